@@ -1,0 +1,1 @@
+"""Where documents come from (file, Redis) and how they become a snapshot."""

@@ -1,0 +1,198 @@
+"""Mistakes in documents, said so that a beginner can mend them.
+
+A `Problem` names the place, what stands there and what is allowed. It never holds a secret: values
+are shown short, and not at all where a key, a hash or a password could stand. Pure, no IO.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+MAX_SHOWN = 60
+_SECRET_FIELDS = frozenset({"api_key_sha256", "sha256", "password_hash"})
+_DOCUMENT = "a mapping of fields"
+# What may be, or be made from, a credential: our keys, long hex or base64 runs, PHC strings, URLs with user info.
+_looks_secret = re.compile(r"agk_|\$argon2|[A-Za-z0-9+/_-]{32}|://[^/]*@").search
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake. ``where`` is a file (with its line) or a Redis key, ``path`` the field in it.
+
+    ``message`` says what is allowed, ``hint`` what was probably meant; ``found`` and ``hint`` may be empty.
+    """
+
+    where: str
+    path: str
+    found: str
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        place = ": ".join(part for part in (self.where, self.path) if part)
+        found = f"found {self.found}; " if self.found else ""
+        hint = f" ({self.hint})" if self.hint else ""
+        return f"{place}: {found}{self.message}{hint}"
+
+
+def did_you_mean(wrong: str, allowed: Iterable[str]) -> str:
+    """Return ``did you mean `x`?`` for the one of `allowed` that is closest to `wrong`, or nothing."""
+    names = list(allowed)
+    by_fold = {name.casefold(): name for name in names}
+    near = difflib.get_close_matches(wrong.casefold()[:MAX_SHOWN], by_fold, n=1, cutoff=0.6)
+    return f"did you mean `{by_fold[near[0]]}`?" if near else ""
+
+
+def show(value: object) -> str:
+    """Describe a value in a few words that give no secret away."""
+    if value is None:
+        return "nothing (null)"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        text = repr(value)
+        return text if len(text) <= MAX_SHOWN else "a very long number"
+    if isinstance(value, str):
+        if not value:
+            return "an empty text"
+        if _looks_secret(value):
+            return f"a text of {len(value)} characters"
+        return f'"{_printable(value)}"'
+    if isinstance(value, Mapping):
+        return _DOCUMENT
+    return "a list" if isinstance(value, Sequence) else f"a {type(value).__name__}"
+
+
+def explain(
+    error: ValidationError, model: type[BaseModel], where: str = "", path: str = "", also: Iterable[str] = ()
+) -> list[Problem]:
+    """Turn what pydantic says of a document into problems, one for each mistake.
+
+    `path` leads to the document inside a file; `also` names the fields that the file nests into it.
+    """
+    also = tuple(also)
+    return [_explain_one(details, model, where, path, also) for details in error.errors(include_url=False)]
+
+
+def join_path(path: str, parts: Iterable[str | int]) -> str:
+    """Return ``path.to.field[2]``."""
+    for part in parts:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        else:
+            text = _printable(part)
+            path = f"{path}.{text}" if path else text
+    return path
+
+
+def _explain_one(
+    details: ErrorDetails, model: type[BaseModel], where: str, path: str, also: tuple[str, ...]
+) -> Problem:
+    kind = details["type"]
+    context = details.get("ctx", {})
+    if kind == "json_invalid":
+        size = details["input"]
+        length = len(size) if isinstance(size, str | bytes | bytearray) else 0
+        return Problem(where, path, f"{length} bytes that are not JSON", _json_message(context))
+    loc: tuple[str | int, ...] = details["loc"] + tuple(context.get("at", ()))
+    place = join_path(path, loc)
+    if kind == "authgate":
+        found = str(context.get("found", "")) or _found(loc, details["input"], "at" in context)
+        return Problem(where, place, found, details["msg"], str(context.get("hint", "")))
+    if kind == "extra_forbidden":
+        owner, _ = _field_at(model, loc[:-1])
+        names = [*owner.model_fields, *(also if len(loc) == 1 else ())] if owner is not None else [*also]
+        return Problem(
+            where,
+            place,
+            "a field that does not exist",
+            f"the fields here are {', '.join(names)}",
+            did_you_mean(str(loc[-1]), names),
+        )
+    _, info = _field_at(model, loc)
+    allowed = _allowed(info, kind, details, loc)
+    found = "nothing" if kind == "missing" else _found(loc, details["input"], False)
+    return Problem(where, place, found, allowed, _hint(info, details))
+
+
+def _found(loc: tuple[str | int, ...], value: object, is_whole: bool) -> str:
+    """Describe the value at `loc`; `is_whole`: the value is the document around it, so say nothing."""
+    if is_whole:
+        return ""
+    if any(part in _SECRET_FIELDS for part in loc):
+        if isinstance(value, str):
+            return f"a text of {len(value)} characters"
+        return show(value) if isinstance(value, bool | Mapping | list | None) else "a number"
+    return show(value)
+
+
+def _field_at(model: type[BaseModel], loc: Sequence[str | int]) -> tuple[type[BaseModel] | None, FieldInfo | None]:
+    """Follow `loc` into nested models: the model that holds its end, and the field it names."""
+    owner: type[BaseModel] | None = model
+    info: FieldInfo | None = None
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        info = owner.model_fields.get(part) if owner is not None else None
+        owner = _model_in(info.annotation) if info is not None else None
+    return owner, info
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for inner in get_args(annotation):
+        found = _model_in(inner)
+        if found is not None:
+            return found
+    return None
+
+
+def _allowed(info: FieldInfo | None, kind: str, details: ErrorDetails, loc: tuple[str | int, ...]) -> str:
+    if info is None or not info.description:
+        if kind in ("model_type", "model_attributes_type") or not loc:
+            return f"a document is {_DOCUMENT} in braces"
+        return details["msg"]
+    if kind == "missing":
+        return f"this field is required: {info.description}"
+    return f"allowed: {info.description}"
+
+
+def _hint(info: FieldInfo | None, details: ErrorDetails) -> str:
+    value = details["input"]
+    if details["type"] == "bool_type" and isinstance(value, str):
+        return {"no": "write false", "off": "write false", "yes": "write true", "on": "write true"}.get(
+            value.casefold(), "write true or false without quotes"
+        )
+    if details["type"] in ("tuple_type", "list_type") and isinstance(value, str):
+        return "put it in a list: [...]"
+    if details["type"] in ("int_type", "float_type") and isinstance(value, str):
+        return "write the number without quotes or unit"
+    if isinstance(value, str) and info is not None and not _looks_secret(value):
+        return did_you_mean(value, _literals(info.annotation))
+    return ""
+
+
+def _literals(annotation: Any) -> list[str]:
+    if get_origin(annotation) is Literal:
+        return [str(choice) for choice in get_args(annotation)]
+    return [choice for inner in get_args(annotation) for choice in _literals(inner)]
+
+
+def _json_message(context: Mapping[str, Any]) -> str:
+    reason = str(context.get("error", "it cannot be read"))
+    return f"a document is one JSON object in UTF-8 ({reason})"
+
+
+def _printable(text: str) -> str:
+    """Return `text` in one short line, without anything that a terminal or log would act on."""
+    shown = text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
+    return "".join(c if c.isprintable() else "?" for c in shown)

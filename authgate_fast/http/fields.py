@@ -1,0 +1,151 @@
+"""Which field of a message means what to a gateway: one table for requests, one for responses.
+
+A name is classified once per spelling and remembered (`classify_request` with the snapshot's memo,
+`classify_response` with the module's), so a field on the request path costs one dict look-up. Names
+are compared folded (lower case, ``_`` and ``.`` read as ``-``), because many backends fold them: a
+client must not smuggle ``X_Consumer_Id`` past us. Everything here is bytes.
+"""
+
+from __future__ import annotations
+
+END_TO_END = 0
+DROP = 1
+HOST = 2
+CONTENT_LENGTH = 3
+TRANSFER_ENCODING = 4
+CONNECTION = 5
+EXPECT = 6
+REQUEST_ID = 7
+FORWARDED_FOR = 8
+FORWARDED_PROTO = 9
+FORWARDED_HOST = 10
+CREDENTIAL = 11
+DATE = 12
+KEEP_ALIVE = 13
+
+MEMO_LIMIT = 4_096
+"""Spellings remembered at most; a client that invents names only costs itself the slow path."""
+
+_FOLD = bytes.maketrans(b"_.ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"--abcdefghijklmnopqrstuvwxyz")
+_LOWER = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"abcdefghijklmnopqrstuvwxyz")
+
+# RFC 9110 section 7.6.1. TE and Trailer go too, because trailers are not forwarded.
+_HOP_BY_HOP = frozenset(
+    {
+        b"keep-alive",
+        b"proxy-connection",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"te",
+        b"trailer",
+        b"upgrade",
+        b"http2-settings",
+    }
+)
+
+# Who is calling is for the gateway to say (DESIGN section 5).
+_IDENTITY = frozenset(
+    {b"x-gateway-id", b"x-credential-id", b"x-client-id", b"x-tenant-id", b"x-anonymous-consumer"}
+)
+_IDENTITY_PREFIXES = (b"x-consumer-", b"x-user-", b"x-authenticated-")
+
+# Fields by which a client could tell a backend another address, path or method than the one that was
+# routed and authorised. ``Proxy`` is the httpoxy trick.
+_CLAIMS = frozenset(
+    {
+        b"forwarded",
+        b"x-real-ip",
+        b"x-original-url",
+        b"x-rewrite-url",
+        b"x-http-method",
+        b"x-http-method-override",
+        b"x-method-override",
+        b"proxy",
+    }
+)
+_CLAIM_PREFIXES = (b"x-forwarded-",)
+
+_REQUEST = {
+    b"host": HOST,
+    b"content-length": CONTENT_LENGTH,
+    b"transfer-encoding": TRANSFER_ENCODING,
+    b"connection": CONNECTION,
+    b"expect": EXPECT,
+    b"x-request-id": REQUEST_ID,
+    b"x-forwarded-for": FORWARDED_FOR,
+    b"x-forwarded-proto": FORWARDED_PROTO,
+    b"x-forwarded-host": FORWARDED_HOST,
+}
+
+_RESPONSE = {
+    b"content-length": CONTENT_LENGTH,
+    b"transfer-encoding": TRANSFER_ENCODING,
+    b"connection": CONNECTION,
+    b"keep-alive": KEEP_ALIVE,
+    b"date": DATE,
+    b"proxy-connection": DROP,
+    b"proxy-authenticate": DROP,
+    b"te": DROP,
+    b"trailer": DROP,
+    b"upgrade": DROP,
+    b"x-request-id": DROP,
+}
+
+# What Connection may not nominate for removal (CONVENTIONS section 6): without them the backend would
+# see another request than the one that was checked.
+PROTECTED = frozenset({b"authorization", b"cookie", b"via", b"content-type", b"content-encoding", b"range"})
+
+_response_memo: dict[bytes, int] = {}
+
+
+def lower(text: bytes) -> bytes:
+    """Lower ASCII letters only, whatever the locale."""
+    return text.translate(_LOWER)
+
+
+def is_reserved(name: bytes) -> bool:
+    """Tell whether the gateway itself gives meaning to a request field, in any spelling."""
+    folded = name.translate(_FOLD)
+    return (
+        folded in _REQUEST
+        or folded in _HOP_BY_HOP
+        or folded in _IDENTITY
+        or folded in _CLAIMS
+        or folded.startswith(_IDENTITY_PREFIXES)
+        or folded.startswith(_CLAIM_PREFIXES)
+    )
+
+
+def classify_request(name: bytes, memo: dict[bytes, int], credential_fields: frozenset[bytes]) -> int:
+    """Return the code of a request field's name and remember it in `memo`."""
+    folded = name.translate(_FOLD)
+    lowered = name.translate(_LOWER)
+    code = _REQUEST.get(lowered, END_TO_END)
+    if lowered in credential_fields:
+        code = CREDENTIAL
+    elif not code and (is_reserved(name) or folded in credential_fields):
+        code = DROP
+    if len(memo) < MEMO_LIMIT:
+        memo[name] = code
+    return code
+
+
+def classify_response(name: bytes) -> int:
+    """Return the code of a response field's name and remember it."""
+    code = _RESPONSE.get(name.translate(_LOWER), END_TO_END)
+    if len(_response_memo) < MEMO_LIMIT:
+        _response_memo[name] = code
+    return code
+
+
+response_codes = _response_memo.get
+
+
+def connection_options(value: bytes) -> list[bytes]:
+    """Split a Connection value into its options, lower-cased (RFC 9110 section 7.6.1)."""
+    return [option for part in lower(value).split(b",") if (option := part.strip(b" \t"))]
+
+
+def without_fields(lines: list[bytes], names: set[bytes]) -> list[bytes]:
+    """Return the field `lines` whose lower-case name is not in `names`."""
+    return [line for line in lines if lower(line[: line.index(b":")]) not in names]

@@ -1,0 +1,78 @@
+"""Responses that the gateway makes itself: problem details (RFC 9457) and the few plain ones."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import orjson
+
+from authgate_fast.errors import TABLE, Reason
+
+
+def _reason_phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
+
+
+STATUS_LINES: dict[int, bytes] = {
+    status: f"HTTP/1.1 {status} {_reason_phrase(status)}\r\n".encode("ascii") for status in range(100, 1000)
+}
+"""The status line for every three-digit code; the reason phrase is the registered one, or empty."""
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+def problem_response(
+    reason: Reason,
+    *,
+    request_id: bytes,
+    date_line: bytes,
+    detail: str | None = None,
+    extra_lines: bytes = b"",
+    close: bool,
+    with_body: bool = True,
+) -> bytes:
+    """Build the complete response for `reason`.
+
+    `extra_lines` are complete field lines (``Allow``, ``WWW-Authenticate``). `with_body` is false for
+    HEAD: the fields stay, the body goes. `close` adds ``Connection: close``.
+    """
+    row = TABLE[reason]
+    body = orjson.dumps(
+        {
+            "type": "about:blank",
+            "title": row.title,
+            "status": row.status,
+            "code": reason.value,
+            "detail": detail or row.detail,
+            "request_id": request_id.decode("ascii"),
+        }
+    )
+    retry_after = b"Retry-After: %d\r\n" % row.retry_after_s if row.retry_after_s else b""
+    head = b"".join(
+        (
+            STATUS_LINES[row.status],
+            b"Content-Type: application/problem+json\r\nCache-Control: no-store\r\n",
+            b"Content-Length: %d\r\n" % len(body),
+            retry_after,
+            extra_lines,
+            b"X-Request-ID: %b\r\n" % request_id,
+            date_line,
+            b"Connection: close\r\n\r\n" if close else b"\r\n",
+        )
+    )
+    return head + body if with_body else head
+
+
+def options_response(allow: bytes, *, request_id: bytes, date_line: bytes, close: bool) -> bytes:
+    """Build the 204 answer to OPTIONS on a path without an OPTIONS route (DESIGN section 4)."""
+    return b"".join(
+        (
+            STATUS_LINES[204],
+            b"Allow: %b\r\nX-Request-ID: %b\r\n" % (allow, request_id),
+            date_line,
+            b"Connection: close\r\n\r\n" if close else b"\r\n",
+        )
+    )

@@ -1,0 +1,195 @@
+"""A request head: what the parser found, read once, and refused wherever two readers could differ.
+
+httptools has already checked the grammar of names, values and the request line; what it leaves open
+(RFC 9112 sections 3.2, 6.1, 6.3, and HAZARDS) is decided here. Sans-IO: bytes in, facts out.
+"""
+
+from __future__ import annotations
+
+import re
+
+from authgate_fast.errors import Reason
+from authgate_fast.http.fields import (
+    CONNECTION,
+    CONTENT_LENGTH,
+    CREDENTIAL,
+    DROP,
+    EXPECT,
+    FORWARDED_FOR,
+    FORWARDED_HOST,
+    FORWARDED_PROTO,
+    HOST,
+    PROTECTED,
+    REQUEST_ID,
+    TRANSFER_ENCODING,
+    classify_request,
+    connection_options,
+    lower,
+    without_fields,
+)
+
+# RFC 9110 section 9 and the registered methods a proxy can pass on without knowing more about them.
+# CONNECT would make a tunnel and TRACE would show a client the fields we add: neither is served.
+METHODS = frozenset(
+    b"GET HEAD POST PUT DELETE OPTIONS PATCH "
+    b"PROPFIND PROPPATCH MKCOL COPY MOVE LOCK UNLOCK SEARCH REPORT MKACTIVITY CHECKOUT MERGE "
+    b"BIND REBIND UNBIND ACL MKCALENDAR LINK UNLINK PURGE SUBSCRIBE UNSUBSCRIBE NOTIFY M-SEARCH QUERY".split()
+)
+
+# RFC 9110 section 9.2.2
+IDEMPOTENT = frozenset((b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"PROPFIND", b"SEARCH", b"REPORT", b"QUERY"))
+
+_LENGTH = re.compile(rb"[0-9]{1,18}")
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_HOST = re.compile(
+    rb"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]|\.(?=[A-Za-z0-9_]))*\.?|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?"
+)
+
+
+class RequestHead:
+    """One request head.
+
+    The parser fills ``method``, ``target``, ``minor`` (of HTTP/1.x) and ``fields``; `read` fills the rest:
+    ``lines`` are the end-to-end field lines as they go to the backend, ``presented`` the (lower-case
+    name, value) pairs of credential fields, ``content_length`` -1 when there is none, ``forwarded`` the
+    X-Forwarded-* values by code (None while there are none), ``request_id`` a sane one or b"".
+    """
+
+    __slots__ = (
+        "chunked",
+        "close",
+        "content_length",
+        "expect_continue",
+        "fields",
+        "forwarded",
+        "host",
+        "lines",
+        "method",
+        "minor",
+        "nominated",
+        "presented",
+        "request_id",
+        "target",
+    )
+
+    def __init__(self, method: bytes, target: bytes, minor: int, fields: list[tuple[bytes, bytes]]) -> None:
+        self.method = method
+        self.target = target
+        self.minor = minor
+        self.fields = fields
+        self.host = b""
+        self.lines: list[bytes] = []
+        self.presented: list[tuple[bytes, bytes]] | None = None
+        self.content_length = -1
+        self.chunked = False
+        self.close = minor == 0
+        self.expect_continue = False
+        self.forwarded: dict[int, bytes] | None = None
+        self.request_id = b""
+        self.nominated: set[bytes] | None = None
+
+    @property
+    def has_body(self) -> bool:
+        return self.chunked or self.content_length > 0
+
+    def read(self, memo: dict[bytes, int], credential_fields: frozenset[bytes]) -> Reason | None:
+        """Read all fields; return why the request must be refused, or None."""
+        lines = self.lines
+        hosts = 0
+        for name, value in self.fields:
+            code = memo.get(name)
+            if code is None:
+                code = classify_request(name, memo, credential_fields)
+            if not code:
+                lines.append(b"%b: %b\r\n" % (name, value))
+            elif code == HOST:
+                hosts += 1
+                self.host = value
+            elif code == CREDENTIAL:
+                if self.presented is None:
+                    self.presented = []
+                self.presented.append((lower(name), value.strip(b" \t")))
+            elif code != DROP:
+                reason = self._read_special(code, value)
+                if reason is not None:
+                    return reason
+        if self.nominated is not None:
+            # Only end-to-end lines are in `lines`: Host, framing, forwarding, identity and credential
+            # fields cannot be removed this way (CVE-2025-48865, CVE-2024-45410).
+            self.lines = without_fields(lines, self.nominated)
+        if self.chunked and self.content_length != -1:
+            return Reason.BAD_REQUEST  # RFC 9112 section 6.1: an attempt at smuggling; nobody honest sends it
+        if hosts != 1 and not (hosts == 0 and self.minor == 0):
+            return Reason.INVALID_HOST
+        return None
+
+    def _read_special(self, code: int, value: bytes) -> Reason | None:
+        if code == CONTENT_LENGTH:
+            # RFC 9112 section 6.3 lets equal values be merged; stricter: one field, plain digits.
+            value = value.strip(b" \t")
+            if self.content_length != -1 or _LENGTH.fullmatch(value) is None:
+                return Reason.BAD_REQUEST
+            self.content_length = int(value)  # plain ASCII digits, checked above
+        elif code == TRANSFER_ENCODING:
+            # RFC 9112 section 6.1. Stricter: the one coding we know, once, and never on HTTP/1.0.
+            if self.chunked or self.minor == 0 or lower(value.strip(b" \t")) != b"chunked":
+                return Reason.BAD_REQUEST
+            self.chunked = True
+        elif code == CONNECTION:
+            self._read_connection(value)
+        elif code == EXPECT:
+            if self.minor == 1:
+                if lower(value.strip(b" \t")) != b"100-continue":
+                    return Reason.EXPECTATION_FAILED
+                self.expect_continue = True
+        elif code == REQUEST_ID:
+            if _REQUEST_ID.fullmatch(value) is not None:
+                self.request_id = value
+        elif code in (FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST):
+            if self.forwarded is None:
+                self.forwarded = {}
+            before = self.forwarded.get(code)
+            self.forwarded[code] = value if before is None else before + b", " + value
+        return None
+
+    def _read_connection(self, value: bytes) -> None:
+        if value == b"keep-alive":
+            return
+        for option in connection_options(value):
+            if option == b"close":
+                self.close = True
+            elif option not in (b"keep-alive", b"upgrade", b"te") and option not in PROTECTED:
+                if self.nominated is None:
+                    self.nominated = set()
+                self.nominated.add(option)
+
+
+def normalise_host(value: bytes) -> bytes | None:
+    """Return a Host value's name in lower case, port and one trailing dot removed; None if invalid.
+
+    RFC 9110 section 7.2 with RFC 3986 section 3.2.2, narrowed to what names real hosts: letters, digits, ``-``, ``_``
+    and dots, or an IP literal in brackets.
+    """
+    if _HOST.fullmatch(value) is None:
+        return None
+    name = lower(value)
+    if name[0] == 0x5B:  # "["
+        return name[: name.index(b"]") + 1]
+    name, _, port = name.partition(b":")
+    if port and len(port) == 5 and port > b"65535":
+        return None
+    return name[:-1] if name[-1] == 0x2E else name
+
+
+def split_absolute(target: bytes) -> tuple[bytes, bytes] | None:
+    """Split an absolute-form target (RFC 9112 section 3.2.2) into authority and origin-form target."""
+    scheme, separator, rest = target.partition(b"://")
+    if not separator or lower(scheme) not in (b"http", b"https"):
+        return None
+    for at, byte in enumerate(rest):
+        if byte in b"/?#":
+            authority, tail = rest[:at], rest[at:]
+            break
+    else:
+        authority, tail = rest, b""
+    return authority, tail if tail[:1] == b"/" else b"/" + tail

@@ -1,0 +1,92 @@
+"""Every ceiling and timeout, with its default, its unit and why it has that value.
+
+Names end in their unit: ``_bytes``, ``_s`` (seconds), or a plain count. A node sets one with
+``--limit NAME=VALUE``; the limits in ``NARROWABLE`` may be narrowed by a service or route document
+of the same field name, never widened. ``None`` means no limit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits of one node. All of them are positive numbers, ``max_body_bytes`` may be None."""
+
+    max_head_bytes: int = 32_768
+    """Request line and fields together; what nginx (4 x 8 KiB) takes. 431 beyond."""
+    max_fields: int = 100
+    """Fields of one request or response head; Apache's value. 431 (502 for a response) beyond."""
+    max_target_bytes: int = 8_192
+    """The request target (RFC 9112 section 3 asks for at least 8000). 414 beyond."""
+    max_body_bytes: int | None = None
+    """A request body, decoded; bodies stream, so memory does not need a limit. 413 beyond."""
+    head_timeout_s: float = 10.0
+    """From a head's first byte (or the connect) to its end; stops slow heads. 408."""
+    idle_timeout_s: float = 75.0
+    """A kept-alive client connection between two requests; nginx's value."""
+    body_timeout_s: float = 30.0
+    """A request body without a byte of progress. 408."""
+    send_timeout_s: float = 60.0
+    """A client that reads nothing of a response that waits for it; nginx's value."""
+    connect_timeout_s: float = 5.0
+    """Name look-up, connect and TLS handshake with a backend together. 504."""
+    first_byte_timeout_s: float = 60.0
+    """From a request's last byte to the backend's first. 504."""
+    between_bytes_timeout_s: float = 60.0
+    """A backend that stops in the middle of a response, or stops reading a request."""
+    pool_idle_timeout_s: float = 50.0
+    """An unused backend connection; below the 60 s after which most balancers drop one in silence."""
+    max_idle_upstream: int = 256
+    """Unused connections kept per backend target and worker."""
+    max_upstream_connections: int = 1_024
+    """Connections per backend target and worker; 503 ``overloaded`` beyond."""
+    max_connections: int = 16_384
+    """Client connections per worker; further ones are closed at once."""
+    max_replay_bytes: int = 65_536
+    """How much of a sent request is kept for one retry on a fresh connection."""
+    max_interim_responses: int = 16
+    """1xx responses before a final one; more is a backend that will not answer. 502."""
+    linger_timeout_s: float = 2.0
+    """How long a refused upload is read and thrown away so that its sender sees the answer."""
+
+
+DEFAULTS = Limits()
+
+NARROWABLE = frozenset(
+    {
+        "max_body_bytes",
+        "body_timeout_s",
+        "connect_timeout_s",
+        "first_byte_timeout_s",
+        "between_bytes_timeout_s",
+    }
+)
+
+
+def with_settings(base: Limits, settings: list[str]) -> Limits:
+    """Apply ``NAME=VALUE`` settings to `base`; raise ValueError with a sentence for a user."""
+    names = {f.name for f in fields(Limits)}
+    changes: dict[str, int | float | None] = {}
+    for setting in settings:
+        name, separator, text = setting.partition("=")
+        if not separator:
+            raise ValueError(f"--limit {setting}: write it as NAME=VALUE, for instance max_fields=200")
+        if name not in names:
+            raise ValueError(f"--limit {name}: no such limit; there are {', '.join(sorted(names))}")
+        changes[name] = _number(name, text)
+    return replace(base, **changes)  # type: ignore[arg-type]  # the names were checked above
+
+
+def _number(name: str, text: str) -> int | float | None:
+    if name == "max_body_bytes" and text == "none":
+        return None
+    try:
+        value = float(text) if name.endswith("_s") else int(text)
+    except ValueError:
+        kind = "a number of seconds" if name.endswith("_s") else "a whole number"
+        raise ValueError(f"--limit {name}={text}: the value must be {kind}") from None
+    if not 0 < value < 1e15:
+        raise ValueError(f"--limit {name}={text}: the value must be above zero")
+    return value

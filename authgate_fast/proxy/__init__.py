@@ -1,0 +1,1 @@
+"""The asyncio protocols of the request path."""

@@ -1,0 +1,1 @@
+"""Pure: path templates, the request-path policy and the compiled trie."""

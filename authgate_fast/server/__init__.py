@@ -1,0 +1,1 @@
+"""One worker, the ops listener and what composes them."""

@@ -1,0 +1,55 @@
+"""The ops listener: health, readiness and status on a port of its own, loopback by default.
+
+It asks the worker through two functions and knows nothing else of it, so it answers while Redis is away
+and before the first configuration. It never carries proxied traffic. Nothing here needs a credential: whoever
+can reach the port may read ``/status``, which holds no secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from authgate_fast.server.small_http import Bounds, Request, Response, SmallServer, json_response
+
+_READ_ONLY = ((b"Allow", b"GET, HEAD"),)
+_NO_STORE = ((b"Cache-Control", b"no-store"),)
+_BOUNDS = Bounds(max_head_bytes=8_192, max_body_bytes=4_096, max_connections=64)
+
+
+class OpsServer:
+    """Answers ``/healthz``, ``/readyz`` and ``/status``.
+
+    `status` returns what ``/status`` shows, as JSON can hold it. `ready` tells whether traffic should be sent
+    here: there is a snapshot, and the worker is not draining.
+    """
+
+    def __init__(self, status: Callable[[], dict[str, object]], ready: Callable[[], bool]) -> None:
+        self._status = status
+        self._ready = ready
+        self._server = SmallServer("ops", self._handle, _BOUNDS)
+
+    @property
+    def port(self) -> int:
+        """The port in use, once started."""
+        return self._server.port
+
+    async def start(self, host: str, port: int) -> None:
+        """Listen on `host` and `port` (0: a free one). Raises OSError."""
+        await self._server.start(host, port)
+
+    async def close(self) -> None:
+        """Stop listening and end every connection."""
+        await self._server.close()
+
+    async def _handle(self, request: Request) -> Response:
+        if request.path not in {b"/healthz", b"/readyz", b"/status"}:
+            return json_response(404, {"error": "there are /healthz, /readyz and /status"}, _NO_STORE)
+        if request.method not in {b"GET", b"HEAD"}:
+            return json_response(405, {"error": "only GET and HEAD"}, _READ_ONLY + _NO_STORE)
+        if request.path == b"/status":
+            return json_response(200, self._status(), _NO_STORE)
+        if request.path == b"/healthz":
+            return Response(200, b"ok\n", fields=_NO_STORE)
+        if self._ready():
+            return Response(200, b"ready\n", fields=_NO_STORE)
+        return Response(503, b"not ready: no configuration yet, or draining\n", fields=_NO_STORE)
