@@ -9,15 +9,16 @@ import re
 from sys import intern
 from typing import Literal, NamedTuple
 
+from authgate_fast.model import NAME_PATTERN
+
 Kind = Literal["gateway", "service", "route", "consumer"]
 
 KINDS: tuple[str, ...] = ("gateway", "service", "route", "consumer")
 KEY_PREFIXES: tuple[str, ...] = tuple(f"authgate:{kind}:" for kind in KINDS)
-NAME_RULE = "1 to 63 characters a-z, 0-9, '.', '_' and '-', the first a letter or digit"
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-_GATEWAY_KEY = re.compile(rf"authgate:gateway:({_NAME.pattern})")
-_OTHER_KEY = re.compile(rf"authgate:(service|route|consumer):({_NAME.pattern}):({_NAME.pattern})")
+_NAME = re.compile(NAME_PATTERN)
+_GATEWAY_KEY = re.compile(rf"authgate:gateway:({NAME_PATTERN})")
+_OTHER_KEY = re.compile(rf"authgate:(service|route|consumer):({NAME_PATTERN}):({NAME_PATTERN})")
 
 
 class DocumentKey(NamedTuple):
