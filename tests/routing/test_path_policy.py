@@ -38,12 +38,47 @@ _TOKENS = [
     *(b"%2e", b"%2E", b"%2f", b"%2F", b"%5c", b"%5C", b"%3b", b"%25", b"%252e", b"%252f", b"%25%32%65"),
     *(b"%25252e", b"%61", b"%41", b"%00", b"%1f", b"%7f", b"%c0%ae", b"%c3%a9", b"%e2%82%ac", b"%ed%a0%80"),
     *(b"\\", b"#", b" ", b"\x00", b"\n", b"\r", b"\t", b"\x7f", b"\x80", b"\xc3\xa9", b"\xff"),
-    *(b"~", b"-", b"_", b"!", b"$", b"&", b"'", b"(", b")", b"*", b"+", b",", b"=", b":", b"@", b"|", b"[", b"]"),
+    *(
+        b"~",
+        b"-",
+        b"_",
+        b"!",
+        b"$",
+        b"&",
+        b"'",
+        b"(",
+        b")",
+        b"*",
+        b"+",
+        b",",
+        b"=",
+        b":",
+        b"@",
+        b"|",
+        b"[",
+        b"]",
+    ),
     *(b'"', b"<", b">", b"^", b"`", b"{", b"}", b"?"),
 ]
 hostile_paths = st.lists(st.sampled_from(_TOKENS), max_size=9).map(lambda parts: b"/" + b"".join(parts))
 # Of these a good part is accepted.
-_MILD = [b"/", b"/", b"a", b"b", b".", b"%25", b"%61", b"2", b"e", b"%2e", b"%c3%a9", b"|", b"~", b"%2f", b";"]
+_MILD = [
+    b"/",
+    b"/",
+    b"a",
+    b"b",
+    b".",
+    b"%25",
+    b"%61",
+    b"2",
+    b"e",
+    b"%2e",
+    b"%c3%a9",
+    b"|",
+    b"~",
+    b"%2f",
+    b";",
+]
 mild_paths = st.lists(st.sampled_from(_MILD), max_size=9).map(lambda parts: b"/" + b"".join(parts))
 paths = st.one_of(hostile_paths, mild_paths, st.binary(max_size=12).map(lambda tail: b"/" + tail))
 policies = st.sampled_from(POLICIES)
@@ -94,18 +129,30 @@ REFUSED = [
     *((path, "encoded slash") for path in (b"/a%2fb", b"/a%2F", b"/%2f", b"/..%2fa", b"/a/%2f..")),
     *((path, "backslash") for path in (b"/a\\b", b"/..\\a", b"/a%5cb", b"/%5C", b"/..%5ca")),
     *((path, "control byte") for path in (b"/\x00", b"/a\n", b"/a\r\nb", b"/\x1f", b"/\x7f", b"/a\tb")),
-    *((path, "control byte") for path in (b"/%00", b"/a%0a", b"/%0D%0A", b"/%1f", b"/%1F", b"/%7f", b"/a%09")),
+    *(
+        (path, "control byte")
+        for path in (b"/%00", b"/a%0a", b"/%0D%0A", b"/%1f", b"/%1F", b"/%7f", b"/a%09")
+    ),
     *((path, "two hex digits") for path in (b"/%", b"/a%", b"/%2", b"/%g0", b"/%0g", b"/%%32e", b"/%u002e")),
-    *((path, "two hex digits") for path in (b"/%2/e", b"/%+1", b"/% 1", b"/%-1"))[:1],
-    *((path, "hides") for path in (b"/%252e%252e/a", b"/%25252f", b"/a%252E", b"/%255c", b"/%2500", b"/%253b")),
+    *((path, "two hex digits") for path in (b"/%2/e", b"/%+1", b"/%-1")),
+    *(
+        (path, "hides")
+        for path in (b"/%252e%252e/a", b"/%25252f", b"/a%252E", b"/%255c", b"/%2500", b"/%253b")
+    ),
     *((path, "hides") for path in (b"/%25%32%65", b"/%25%32%46", b"/%2525%32e", b"/%25257F", b"/%251F")),
     *((path, "hides") for path in (b"/%25c0%25ae", b"/%25ff", b"/%2525e0%252580%2525af")),
     (b"/" + b"%25" + b"25" * 20, "too many layers"),
     *((path, "two slashes") for path in (b"//", b"//a", b"/a//b", b"/a//", b"///")),
-    *((path, "semicolon") for path in (b"/a;b", b"/;", b"/..;/a", b"/a;jsessionid=1/b", b"/a%3bb", b"/..%3B/a")),
+    *(
+        (path, "semicolon")
+        for path in (b"/a;b", b"/;", b"/..;/a", b"/a;jsessionid=1/b", b"/a%3bb", b"/..%3B/a")
+    ),
     *((path, "fragment") for path in (b"/a#b", b"/#")),
     *((path, "not ASCII") for path in (b"/\x80", b"/caf\xc3\xa9", b"/\xff")),
-    *((path, "not UTF-8") for path in (b"/%c0%ae%c0%ae/a", b"/%c0%af", b"/%e0%80%af", b"/%ff", b"/%ed%a0%80")),
+    *(
+        (path, "not UTF-8")
+        for path in (b"/%c0%ae%c0%ae/a", b"/%c0%af", b"/%e0%80%af", b"/%ff", b"/%ed%a0%80")
+    ),
     *((path, "not UTF-8") for path in (b"/%c3", b"/%c3/%a9", b"/%f5%80%80%80")),
     *((b"/a" + bytes((byte,)), "percent-encoded") for byte in b' "<>^`{}?'),
 ]
@@ -118,7 +165,9 @@ def test_what_two_servers_may_read_differently_is_refused(path: bytes, words: st
     assert words in answer
 
 
-@pytest.mark.parametrize(("path", "words"), [row for row in REFUSED if row[1] not in ("two slashes", "semicolon")])
+@pytest.mark.parametrize(
+    ("path", "words"), [row for row in REFUSED if row[1] not in ("two slashes", "semicolon")]
+)
 def test_no_permission_takes_back_the_other_rules(path: bytes, words: str) -> None:
     if words == "encoded slash":
         policies_here = (DOUBLE_SLASH, SEMICOLON)
@@ -183,7 +232,9 @@ def test_a_permission_does_not_open_the_door_behind_it(policy: PathPolicy, path:
 
 
 def test_only_known_permissions_can_be_given() -> None:
-    with pytest.raises(ValueError, match="cannot allow dot_segments; it can allow double_slash, encoded_slash, semi"):
+    with pytest.raises(
+        ValueError, match="cannot allow dot_segments; it can allow double_slash, encoded_slash, semi"
+    ):
         PathPolicy(frozenset({"dot_segments", "semicolon"}))
     assert PathPolicy() == STRICT == PathPolicy(frozenset())
     assert {name for name in ALLOWABLE if getattr(EVERYTHING, name)} == ALLOWABLE
@@ -226,7 +277,9 @@ def test_what_is_taken_looks_harmless_however_often_it_is_decoded(path: bytes, p
         for segment in layer.split(b"/"):
             assert segment.split(b";")[0] not in (b".", b"..")
         # Below the first layer nothing that means something to a path comes to light any more.
-        assert [layer.count(mark) for mark in (b"/", b".", b";")] == [first.count(m) for m in (b"/", b".", b";")]
+        assert [layer.count(mark) for mark in (b"/", b".", b";")] == [
+            first.count(m) for m in (b"/", b".", b";")
+        ]
         deeper = unquote_to_bytes(layer)
         if deeper == layer:
             break
@@ -281,7 +334,7 @@ def test_a_query_holds_nothing_else(byte: int) -> None:
         assert not query_is_clean(query % byte)
 
 
-def test_the_longest_targets_are_judged_with_little_work() -> None:
-    # Counted in layers, not timed: each layer of %25 costs one more pass over the path.
+def test_a_percent_sign_is_not_followed_through_any_number_of_layers() -> None:
+    # Each layer costs one more pass over the path, so 4000 of them in one target must not be followed.
     deep = b"/%" + b"25" * 4000
     assert split_path(deep, STRICT) == "too many layers of percent-encoding"

@@ -1,0 +1,215 @@
+"""From validated documents to what a worker serves (``snapshot``). Pure: no IO, no clock, no state.
+
+Order says who was first: of two routes of one shape and method the one that comes first in the
+mapping stays, the other is reported. Text becomes the bytes of the wire here and nowhere later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Mapping
+from itertools import islice
+from typing import NamedTuple
+
+from authgate_fast.auth.api_key import ApiKeyAuthenticator
+from authgate_fast.config.keys import DocumentKey, redis_key
+from authgate_fast.config.problems import Problem
+from authgate_fast.limits import Limits
+from authgate_fast.model import ConsumerDocument, GatewayDocument, Narrowing, RouteDocument, ServiceDocument
+from authgate_fast.routing.path_policy import PathPolicy
+from authgate_fast.routing.template import Template
+from authgate_fast.routing.trie import build_trie
+from authgate_fast.snapshot import Credential, Gateway, Route, Service, Snapshot, Target, TimeoutSettings
+
+STEP = 500
+"""How many documents or routes are worked on between two steps; some milliseconds of work."""
+
+Steps = Generator[None, None, None]
+
+
+class RouteClash(NamedTuple):
+    """A route that is not served, because `holder` has its method and paths already."""
+
+    route: str
+    holder: str
+    problem: Problem
+
+
+class Compiled(NamedTuple):
+    """A gateway as it is served, and the routes that could not be part of it."""
+
+    gateway: Gateway
+    clashes: list[RouteClash]
+
+
+def compile_gateway(
+    name: str,
+    document: GatewayDocument,
+    services: Mapping[str, ServiceDocument],
+    routes: Mapping[str, RouteDocument],
+    credentials: dict[bytes, Credential],
+    limits: Limits,
+) -> Gateway:
+    """Compile a gateway in one go; of two routes in conflict the first is served."""
+    steps = compile_gateway_steps(name, document, services, routes, credentials, limits)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            compiled: Compiled = stop.value
+            return compiled.gateway
+
+
+def compile_gateway_steps(
+    name: str,
+    document: GatewayDocument,
+    services: Mapping[str, ServiceDocument],
+    routes: Mapping[str, RouteDocument],
+    credentials: dict[bytes, Credential],
+    limits: Limits,
+) -> Generator[None, None, Compiled]:
+    """Compile a gateway, with a pause after every `STEP` routes.
+
+    `credentials` becomes the gateway's own, not a copy: it lives on from one snapshot to the next.
+    """
+    compiled_services = {
+        service_name: compile_service(service_name, service)
+        for service_name, service in services.items()
+        if service.enabled
+    }
+    holders: dict[tuple[object, str], str] = {}
+    settings: dict[TimeoutSettings, TimeoutSettings] = {}
+    items: list[tuple[Template, Route]] = []
+    clashes: list[RouteClash] = []
+    pending = iter(routes.items())
+    while chunk := list(islice(pending, STEP)):
+        for route_name, route in chunk:
+            if not route.enabled:
+                continue
+            holder = holders.setdefault((route.template.shape, route.method), route_name)
+            if holder != route_name:
+                clashes.append(_route_clash(name, route_name, route, holder))
+                continue
+            narrowed = narrow(limits, services.get(route.service), route)
+            narrowed = settings.setdefault(narrowed, narrowed)
+            service = compiled_services.get(route.service)
+            items.append((route.template, _compile_route(route_name, route, service, narrowed)))
+        yield
+    gateway = Gateway(
+        name=name,
+        hosts=document.hosts,
+        authenticator=ApiKeyAuthenticator(name, document.auth.header),
+        credentials=credentials,
+        trie=build_trie(items),
+        path_policy=PathPolicy(frozenset(document.path_policy.allow)),
+        trusted_proxies=document.networks,
+        fixed_lines=f"Via: 1.1 authgate\r\nX-Gateway-Id: {name}\r\n".encode("ascii"),
+    )
+    return Compiled(gateway, clashes)
+
+
+def compile_service(name: str, document: ServiceDocument) -> Service:
+    """Compile a service: its targets with the Host line that each of them wants."""
+    targets = tuple(
+        Target(
+            scheme=target.scheme,
+            host=target.host,
+            port=target.port,
+            base_path=target.base_path.encode("ascii"),
+            host_line=f"Host: {target.authority}\r\n".encode("ascii"),
+        )
+        for target in document.targets
+    )
+    return Service(name, targets, preserve_host=document.preserve_host)
+
+
+def compile_credentials(
+    consumer: str, document: ConsumerDocument, role_sets: dict[tuple[str, ...], frozenset[str]]
+) -> list[tuple[bytes, Credential]]:
+    """Return what each key digest of a consumer stands for; `role_sets` lets equal roles be one object."""
+    roles = role_sets.get(document.roles)
+    if roles is None:
+        roles = role_sets[document.roles] = frozenset(document.roles)
+    lines = f"X-Consumer-Id: {consumer}\r\n"
+    if roles:
+        # In the order of the document, each role once.
+        lines += f"X-Consumer-Roles: {','.join(dict.fromkeys(document.roles))}\r\n"
+    return [
+        (
+            digest,
+            Credential(
+                consumer, key_id, roles, ends_at, f"{lines}X-Credential-Id: {key_id}\r\n".encode("ascii")
+            ),
+        )
+        for key_id, digest, ends_at in document.keys()
+    ]
+
+
+def narrow(limits: Limits, service: Narrowing | None, route: Narrowing) -> TimeoutSettings:
+    """Return the node's limits, narrowed by the service and then the route; nothing widens them."""
+    body: int | None = limits.max_body_bytes
+    waits = [
+        limits.body_timeout_s,
+        limits.connect_timeout_s,
+        limits.first_byte_timeout_s,
+        limits.between_bytes_timeout_s,
+    ]
+    for document in (service, route):
+        if document is None:
+            continue
+        if document.max_body_bytes is not None:
+            body = document.max_body_bytes if body is None else min(body, document.max_body_bytes)
+        own = (
+            document.body_timeout_s,
+            document.connect_timeout_s,
+            document.first_byte_timeout_s,
+            document.between_bytes_timeout_s,
+        )
+        waits = [wait if mine is None else min(wait, mine) for wait, mine in zip(waits, own, strict=True)]
+    return TimeoutSettings(body, *waits)
+
+
+def build_snapshot(revision: int, gateways: Iterable[Gateway]) -> Snapshot:
+    """Build what a worker serves. Each host belongs to the first gateway that lists it."""
+    snapshot = Snapshot(revision=revision, ready=True)
+    fields: set[bytes] = set()
+    for gateway in gateways:
+        snapshot.gateways[gateway.name] = gateway
+        fields |= gateway.authenticator.credential_fields
+        for host in gateway.hosts:
+            if host == "*":
+                snapshot.default = snapshot.default or gateway
+            elif host.startswith("*."):
+                snapshot.wildcards.setdefault(host[1:].encode("ascii"), gateway)
+            else:
+                snapshot.exact.setdefault(host.encode("ascii"), gateway)
+    snapshot.credential_fields = frozenset(fields)
+    return snapshot
+
+
+def _compile_route(
+    name: str, document: RouteDocument, service: Service | None, settings: TimeoutSettings
+) -> Route:
+    return Route(
+        name=name,
+        method=document.method.encode("ascii"),
+        public_path=document.public_path,
+        secure=document.security == "SECURE",
+        service_name=document.service,
+        service=service,
+        pieces=document.pieces,
+        settings=settings,
+        roles=frozenset(document.roles),
+        scopes=frozenset(document.scopes),
+        consumers=frozenset(document.consumers),
+    )
+
+
+def _route_clash(gateway: str, name: str, document: RouteDocument, holder: str) -> RouteClash:
+    problem = Problem(
+        redis_key(DocumentKey("route", gateway, name)),
+        "public_path",
+        f"{document.method} {document.public_path}",
+        f"the older route `{holder}` answers this method on these paths already, so this one is not served",
+        "change or remove one of the two",
+    )
+    return RouteClash(name, holder, problem)

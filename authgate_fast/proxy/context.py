@@ -1,0 +1,80 @@
+"""What all connections of one worker share.
+
+``wall_s`` (seconds since the epoch) and ``now_s`` (monotonic seconds) come from one coarse clock (`timeouts.Ticker`);
+they are at most one tick old, and reading them costs an attribute. Nothing here is per request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from authgate_fast.limits import DEFAULTS, Limits
+from authgate_fast.proxy.heads import RequestReader, ResponseReader
+from authgate_fast.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from authgate_fast.errors import Reason
+    from authgate_fast.plan import Forward
+    from authgate_fast.proxy.downstream import Downstream
+    from authgate_fast.proxy.pool import Pools
+
+Report = Callable[["Reason", "Forward | None", bytes, str], None]
+"""(reason, the exchange's plan if it got that far, request id, what happened): one line for the operator."""
+
+
+def _no_report(reason: Reason, forward: Forward | None, request_id: bytes, what: str) -> None:
+    """Until somebody listens."""
+
+
+class Counters:
+    """Plain counts since the start, for /status."""
+
+    __slots__ = ("connections", "refused", "requests", "retries", "upstream_failures")
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self.requests = 0
+        self.refused: dict[str, int] = {}
+        self.retries = 0
+        self.upstream_failures = 0
+
+
+class Context:
+    """One worker's shared state."""
+
+    __slots__ = (
+        "connections",
+        "counters",
+        "date_line",
+        "draining",
+        "id_prefix",
+        "limits",
+        "loop",
+        "now_s",
+        "pools",
+        "report",
+        "request_reader",
+        "response_reader",
+        "snapshot",
+        "wall_s",
+    )
+
+    pools: Pools
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, limits: Limits = DEFAULTS) -> None:
+        self.loop = loop
+        self.limits = limits
+        self.snapshot = Snapshot()
+        self.connections: set[Downstream] = set()
+        self.counters = Counters()
+        self.report: Report = _no_report
+        self.request_reader = RequestReader()
+        self.response_reader = ResponseReader()
+        self.draining = False
+        self.id_prefix = os.urandom(6).hex().encode("ascii")
+        self.wall_s = 0.0
+        self.now_s = 0.0
+        self.date_line = b""

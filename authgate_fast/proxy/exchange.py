@@ -1,0 +1,273 @@
+"""One request and its response, from the first byte to the last.
+
+Joins a client connection (`Downstream`) with a backend connection (`Upstream`): sends the request's
+bytes on as they arrive, decides about retries and timeouts, and ends exactly once, by `complete`,
+`refuse`, `break_off` or `cancel`. After that nobody holds a reference that could cross two requests.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from authgate_fast.errors import Reason
+from authgate_fast.http.chunked import LAST_CHUNK, ChunkedDecoder, FramingError, encode_chunk
+from authgate_fast.http.problem import CONTINUE, STATUS_LINES
+from authgate_fast.http.request import IDEMPOTENT
+from authgate_fast.proxy.retry import may_retry
+
+if TYPE_CHECKING:
+    from authgate_fast.http.request import RequestHead
+    from authgate_fast.http.response import ResponseHead
+    from authgate_fast.plan import Forward
+    from authgate_fast.proxy.context import Context
+    from authgate_fast.proxy.downstream import Downstream
+    from authgate_fast.proxy.upstream import Upstream
+
+
+class Exchange:
+    """`sent` keeps what a retry would send again; None once that is impossible or needless."""
+
+    __slots__ = (
+        "attempts",
+        "body_bytes",
+        "close_after",
+        "context",
+        "continue_due",
+        "decoder",
+        "downstream",
+        "finished",
+        "forward",
+        "head",
+        "left",
+        "method",
+        "request_done",
+        "response_begun",
+        "reused",
+        "sent",
+        "sent_bytes",
+        "since_s",
+        "upstream",
+    )
+
+    def __init__(self, downstream: Downstream, head: RequestHead, forward: Forward) -> None:
+        self.context: Context = downstream.context
+        self.downstream = downstream
+        self.head = head
+        self.forward = forward
+        self.method = head.method
+        self.upstream: Upstream | None = None
+        self.decoder: ChunkedDecoder | None = None
+        self.left = 0
+        self.body_bytes = 0
+        self.request_done = True
+        self.response_begun = False
+        self.reused = False
+        self.attempts = 0
+        self.finished = False
+        self.close_after = head.close
+        self.continue_due = False
+        self.sent: list[bytes] | None = [forward.head]
+        self.sent_bytes = 0
+        self.since_s = self.context.now_s
+
+    # --- the request's way to the backend -------------------------------------------------------
+
+    def start(self, rest: bytes) -> None:
+        """Begin. `rest` is what followed the head in the same read."""
+        head = self.head
+        if head.chunked:
+            self.decoder = ChunkedDecoder()
+            self.request_done = False
+        elif head.content_length > 0:
+            self.left = head.content_length
+            self.request_done = False
+        if rest:
+            if self.request_done:
+                self.downstream.hold(rest)
+            else:
+                self.request_data(rest)
+                if self.finished:
+                    return
+        if not self.request_done:
+            self.continue_due = head.expect_continue and not rest
+        pool = self.context.pools.get(self.forward.target)
+        upstream = pool.take()
+        if upstream is not None:
+            self.attach(upstream, reused=True)
+        else:
+            if not self.request_done:
+                self.downstream.pause()
+            pool.connect(self)
+
+    def attach(self, upstream: Upstream, *, reused: bool) -> None:
+        """Take `upstream` for this exchange and send what has come in so far."""
+        self.upstream = upstream
+        self.reused = reused
+        self.attempts += 1
+        self.since_s = self.context.now_s
+        upstream.begin(self)
+        sent = self.sent or []
+        upstream.write(sent[0] if len(sent) == 1 else b"".join(sent))
+        if not reused or self.method not in IDEMPOTENT:
+            self.sent = None
+        if not self.request_done:
+            if self.continue_due:
+                self.continue_due = False
+                self.downstream.write(CONTINUE)
+            if not upstream.write_paused:
+                self.downstream.resume()
+
+    def request_data(self, data: bytes) -> None:
+        """Send on body bytes; what follows the body is held back by the downstream."""
+        if self.decoder is not None:
+            data = self._decode(self.decoder, data)
+        else:
+            left = self.left
+            size = len(data)
+            if size > left:
+                self.downstream.hold(data[left:])
+                data = data[:left]
+                size = left
+            self.left = left - size
+            if size == left:
+                self._request_complete()
+        if data and not self.finished:
+            self._send(data)
+
+    def _decode(self, decoder: ChunkedDecoder, data: bytes) -> bytes:
+        pieces: list[bytes] = []
+        try:
+            used = decoder.feed(data, pieces)
+        except FramingError as error:
+            self.refuse(Reason.BAD_REQUEST, str(error))
+            return b""
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self.body_bytes += len(body)
+        limit = self.forward.route.settings.max_body_bytes
+        if limit is not None and self.body_bytes > limit:
+            self.refuse(Reason.BODY_TOO_LARGE, "a chunked body over the limit")
+            return b""
+        out = encode_chunk(body) if body else b""
+        if decoder.done:
+            out += LAST_CHUNK
+            if used < len(data):
+                self.downstream.hold(data[used:])
+            self._request_complete()
+        return out
+
+    def _request_complete(self) -> None:
+        self.request_done = True
+        self.since_s = self.context.now_s
+
+    def _send(self, data: bytes) -> None:
+        sent = self.sent
+        upstream = self.upstream
+        if sent is not None:
+            sent.append(data)
+            self.sent_bytes += len(data)
+            if upstream is not None and self.sent_bytes > self.context.limits.max_replay_bytes:
+                self.sent = None
+        if upstream is not None:
+            upstream.write(data)
+
+    # --- the response's way to the client -------------------------------------------------------
+
+    def send_interim(self, response: ResponseHead) -> None:
+        """Pass on a 1xx other than 100 and 101, for instance 103 Early Hints (RFC 9110 section 15.2)."""
+        if self.head.minor == 1:
+            self.downstream.write(b"".join((STATUS_LINES[response.status], *response.lines, b"\r\n")))
+
+    def response_head(self, response: ResponseHead, framing: bytes) -> bytes:
+        """Write the response head anew for the client, `framing` being its framing field line or b""."""
+        self.response_begun = True
+        self.sent = None
+        if not self.request_done or self.context.draining:
+            self.close_after = True
+        return b"".join(
+            (
+                STATUS_LINES[response.status],
+                *response.lines,
+                framing,
+                b"" if response.has_date else self.context.date_line,
+                b"Via: 1.1 authgate\r\nX-Request-ID: %b\r\n" % self.forward.request_id,
+                b"Connection: close\r\n\r\n" if self.close_after else b"\r\n",
+            )
+        )
+
+    # --- the ends ---------------------------------------------------------------------------------
+
+    def complete(self) -> None:
+        """The response is whole; the upstream has let go of this exchange already."""
+        self.finished = True
+        self.upstream = None
+        self.downstream.exchange_done(close=self.close_after, request_done=self.request_done)
+
+    def upstream_lost(self, what: str, *, begun: bool) -> None:
+        """The backend connection ended early. `begun`: some byte of a response had arrived."""
+        self.upstream = None
+        if self.response_begun:
+            self.break_off(what)
+        elif begun:
+            self.refuse(Reason.UPSTREAM_PROTOCOL_ERROR, what)
+        elif may_retry(
+            self.method,
+            reused=self.reused,
+            response_begun=False,
+            replayable=self.sent is not None,
+            attempts=self.attempts,
+        ):
+            self.context.counters.retries += 1
+            if not self.request_done:
+                self.downstream.pause()
+            self.context.pools.get(self.forward.target).connect(self)
+        else:
+            self.refuse(Reason.UPSTREAM_UNREACHABLE, what)
+
+    def refuse(self, reason: Reason, what: str) -> None:
+        """Answer with an error of the gateway's own; `what` is for the operator."""
+        if self.response_begun:
+            self.break_off(what)
+            return
+        self.finished = True
+        self._drop_upstream()
+        self.context.report(reason, self.forward, self.forward.request_id, what)
+        self.downstream.exchange_refused(self, reason)
+
+    def break_off(self, what: str) -> None:
+        """Cut the client's connection in the middle of a response, so that it can tell (DESIGN section 5)."""
+        self.finished = True
+        self._drop_upstream()
+        self.context.counters.upstream_failures += 1
+        self.context.report(Reason.UPSTREAM_PROTOCOL_ERROR, self.forward, self.forward.request_id, what)
+        self.downstream.abort()
+
+    def cancel(self) -> None:
+        """The client is gone: so is the reason to keep the backend busy."""
+        self.finished = True
+        self._drop_upstream()
+
+    def _drop_upstream(self) -> None:
+        upstream = self.upstream
+        if upstream is not None:
+            self.upstream = None
+            upstream.abort()
+
+    # --- time -------------------------------------------------------------------------------------
+
+    def check_time(self, now_s: float) -> None:
+        """Called about once a second while this exchange is under way."""
+        upstream = self.upstream
+        if upstream is None:
+            return  # connecting has its own bound
+        settings = self.forward.route.settings
+        if not self.request_done:
+            if upstream.write_paused:
+                if now_s - upstream.since_s > settings.between_bytes_timeout_s:
+                    self.refuse(Reason.UPSTREAM_TIMEOUT, "the backend stopped reading the request")
+            elif now_s - self.downstream.since_s > settings.body_timeout_s:
+                self.refuse(Reason.REQUEST_TIMEOUT, "the request body stopped arriving")
+        elif not self.response_begun:
+            if now_s - max(self.since_s, upstream.since_s) > settings.first_byte_timeout_s:
+                self.refuse(Reason.UPSTREAM_TIMEOUT, "no response in time")
+        elif not upstream.read_paused and now_s - upstream.since_s > settings.between_bytes_timeout_s:
+            self.break_off("the backend stopped in the middle of a response")

@@ -1,0 +1,163 @@
+"""Head parsing with httptools, one parser per worker and direction.
+
+A parser only ever sees complete heads (up to and with the empty line), so it is busy only inside one
+call and every connection can share it; what follows a head is framed by `http.chunked` or by a
+count, so that the end of a message is known to the byte. A parser that may hold state from a message is
+replaced. Callbacks stay free of exceptions: httptools would swallow them.
+"""
+
+from __future__ import annotations
+
+import re
+
+import httptools
+
+from authgate_fast.errors import Reason
+from authgate_fast.http.request import RequestHead
+from authgate_fast.http.response import ResponseHead
+
+_METHOD_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32} ")
+_OTHER_VERSION = re.compile(rb"HTTP/[0-9](?:\.[0-9])?\r\n")
+
+
+class _Sink:
+    """Collects what the parser finds in one head."""
+
+    __slots__ = ("complete", "fields", "heads", "target")
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.fields: list[tuple[bytes, bytes]] = []
+        self.target = b""
+        self.heads = 0
+        self.complete = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.fields.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        self.heads += 1
+
+    def on_message_complete(self) -> None:
+        self.complete += 1
+
+
+class _RequestSink(_Sink):
+    __slots__ = ()
+
+    def on_url(self, url: bytes) -> None:
+        self.target += url
+
+
+class RequestReader:
+    """Reads request heads."""
+
+    __slots__ = ("_parser", "_sink")
+
+    def __init__(self) -> None:
+        self._sink = _RequestSink()
+        self._parser = httptools.HttpRequestParser(self._sink)
+
+    def read(self, data: bytes, max_fields: int) -> RequestHead | Reason:
+        """Parse `data`, one complete request head and nothing else."""
+        sink = self._sink
+        sink.reset()
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            # The shared parser may be at its end after a "Connection: close": judge with a new one.
+            reason = self._read_anew(data)
+            if reason is not None:
+                return reason
+        method = self._parser.get_method()
+        if sink.complete != 1:
+            self._parser = httptools.HttpRequestParser(sink)
+        if sink.heads != 1:
+            return Reason.BAD_REQUEST
+        target = sink.target
+        at = len(method) + len(target) + 2
+        if data.startswith(b"HTTP/1.1\r\n", at):
+            minor = 1
+        elif data.startswith(b"HTTP/1.0\r\n", at):
+            minor = 0
+        elif _OTHER_VERSION.match(data, at):
+            return Reason.VERSION_NOT_SUPPORTED
+        else:
+            return Reason.BAD_REQUEST  # two spaces, HTTP/0.9, RTSP, ICE
+        if len(sink.fields) > max_fields:
+            return Reason.HEAD_TOO_LARGE
+        return RequestHead(method, target, minor, sink.fields)
+
+    def _read_anew(self, data: bytes) -> Reason | None:
+        sink = self._sink
+        sink.reset()
+        self._parser = httptools.HttpRequestParser(sink)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            return None  # CONNECT, or an Upgrade field: the head itself is whole
+        except httptools.HttpParserInvalidMethodError:
+            self._parser = httptools.HttpRequestParser(sink)
+            if _METHOD_TOKEN.match(data):
+                return Reason.METHOD_NOT_IMPLEMENTED
+            return Reason.BAD_REQUEST
+        except httptools.HttpParserError:
+            self._parser = httptools.HttpRequestParser(sink)
+            return Reason.VERSION_NOT_SUPPORTED if data.startswith(b"PRI * HTTP/2.0\r\n") else Reason.BAD_REQUEST
+        return None
+
+
+class ResponseReader:
+    """Reads response heads."""
+
+    __slots__ = ("_parser", "_sink")
+
+    def __init__(self) -> None:
+        self._sink = _Sink()
+        self._parser = httptools.HttpResponseParser(self._sink)
+
+    def read(self, data: bytes, end: int, max_fields: int) -> ResponseHead | str:
+        """Parse the head in ``data[:end]``; a str says what is wrong with it.
+
+        The usual response is a head with its whole body in one read: it is fed whole, which leaves
+        the parser clean for the next one. In any other case the head is read alone by a new parser.
+        """
+        sink = self._sink
+        sink.reset()
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            sink.heads = 0
+        if sink.heads != 1:
+            error = self._read_alone(data[:end])
+            if error is not None:
+                return error
+        status = self._parser.get_status_code()
+        if sink.complete != 1:
+            self._parser = httptools.HttpResponseParser(sink)
+        if data.startswith(b"HTTP/1.1 "):
+            minor = 1
+        elif data.startswith(b"HTTP/1.0 "):
+            minor = 0
+        else:
+            return "a status line that is not HTTP/1.1 or HTTP/1.0"
+        if status < 100:
+            return "a status code below 100"
+        if len(sink.fields) > max_fields:
+            return "too many fields"
+        return ResponseHead(status, minor, sink.fields)
+
+    def _read_alone(self, head: bytes) -> str | None:
+        sink = self._sink
+        sink.reset()
+        self._parser = httptools.HttpResponseParser(sink)
+        try:
+            self._parser.feed_data(head)
+        except httptools.HttpParserUpgrade:
+            pass
+        except httptools.HttpParserError as error:
+            self._parser = httptools.HttpResponseParser(sink)
+            return f"a malformed head ({error})"
+        return None if sink.heads == 1 else "a malformed head"

@@ -1,0 +1,280 @@
+"""A connection to a backend: reads one response at a time and passes it on as it comes.
+
+It serves one `Exchange` at a time and goes back to its pool only when the response ended exactly where
+its framing says, the request was sent whole, and neither side asked for a close. A byte or an EOF on
+an idle connection ends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from authgate_fast.errors import Reason
+from authgate_fast.http.chunked import LAST_CHUNK, ChunkedDecoder, FramingError, encode_chunk
+from authgate_fast.http.response import ResponseHead
+
+if TYPE_CHECKING:
+    from authgate_fast.proxy.context import Context
+    from authgate_fast.proxy.exchange import Exchange
+    from authgate_fast.proxy.pool import Pool
+
+_HEAD, _LENGTH, _CHUNKED, _UNTIL_CLOSE = range(4)
+
+WRITE_HIGH_WATER = 131_072
+"""Bytes that may wait to be sent before the other side is paused."""
+
+
+class Upstream(asyncio.Protocol):
+    """Fields by lifetime: the connection's first, then those that `begin` resets."""
+
+    __slots__ = (
+        "buffer",
+        "chunk_out",
+        "closed",
+        "context",
+        "decoder",
+        "exchange",
+        "idle_until_s",
+        "interim",
+        "keep_alive_s",
+        "left",
+        "must_close",
+        "phase",
+        "pool",
+        "read_paused",
+        "since_s",
+        "transport",
+        "write_paused",
+    )
+
+    def __init__(self, context: Context, pool: Pool) -> None:
+        self.context = context
+        self.pool = pool
+        self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set before anything else is called
+        self.closed = False
+        self.read_paused = False
+        self.write_paused = False
+        self.idle_until_s = 0.0
+        self.keep_alive_s = -1
+        self.exchange: Exchange | None = None
+        self.phase = _HEAD
+        self.buffer = b""
+        self.left = 0
+        self.decoder: ChunkedDecoder | None = None
+        self.chunk_out = False
+        self.must_close = False
+        self.interim = 0
+        self.since_s = context.now_s
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")  # noqa: S101
+        self.transport = transport  # type: ignore[assignment]
+        self.transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
+
+    def begin(self, exchange: Exchange) -> None:
+        """Start to serve `exchange`."""
+        self.exchange = exchange
+        self.phase = _HEAD
+        self.must_close = False
+        self.interim = 0
+        self.since_s = self.context.now_s
+
+    def write(self, data: bytes) -> None:
+        """Send request bytes."""
+        if not self.closed:
+            self.transport.write(data)
+
+    def abort(self) -> None:
+        """End the connection at once; nobody is told."""
+        self.exchange = None
+        self.closed = True
+        self.transport.abort()
+
+    # --- the response -----------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self.exchange
+        if exchange is None:
+            self.abort()  # bytes that no request asked for
+            return
+        self.since_s = self.context.now_s
+        phase = self.phase
+        if phase == _HEAD:
+            if self.buffer:
+                data = self.buffer + data
+                self.buffer = b""
+            self._read_head(data, exchange)
+        elif phase == _LENGTH:
+            size = len(data)
+            if size < self.left:
+                self.left -= size
+                exchange.downstream.write(data)
+            else:
+                if size > self.left:
+                    data = data[: self.left]
+                    self.must_close = True
+                exchange.downstream.write(data)
+                self._complete(exchange)
+        elif phase == _CHUNKED:
+            self._read_chunks(data, exchange, b"")
+        else:
+            exchange.downstream.write(encode_chunk(data) if self.chunk_out else data)
+
+    def _read_head(self, data: bytes, exchange: Exchange) -> None:
+        limits = self.context.limits
+        while True:
+            end = data.find(b"\r\n\r\n") + 4
+            if end == 3:
+                if len(data) > limits.max_head_bytes:
+                    self._fail(exchange, "a response head over max_head_bytes")
+                elif not data.startswith(b"HTTP/1."[: len(data)]):
+                    self._fail(exchange, "bytes that are not HTTP/1.x")
+                else:
+                    self.buffer = data
+                return
+            if end > limits.max_head_bytes:
+                self._fail(exchange, "a response head over max_head_bytes")
+                return
+            response = self.context.response_reader.read(data, end, limits.max_fields)
+            if response.__class__ is not ResponseHead:
+                self._fail(exchange, str(response))
+                return
+            if response.error is not None:
+                self._fail(exchange, response.error)
+                return
+            if response.status >= 200:
+                break
+            self.interim += 1
+            if response.status == 101 or self.interim > limits.max_interim_responses:
+                self._fail(exchange, f"a {response.status} response that nobody asked for, or too many of them")
+                return
+            if response.status != 100:
+                exchange.send_interim(response)
+            data = data[end:]
+            if not data:
+                return
+        self._read_body_start(response, data, end, exchange)
+
+    def _read_body_start(self, response: ResponseHead, data: bytes, end: int, exchange: Exchange) -> None:
+        """Choose the framing of the body (RFC 9112 section 6.3) and pass on head and first bytes in one write."""
+        self.must_close = response.close
+        self.keep_alive_s = response.keep_alive_s
+        size = len(data)
+        length = response.content_length
+        if response.has_no_body(exchange.method):
+            framing = b"Content-Length: %d\r\n" % length if length >= 0 and response.status != 204 else b""
+            if size > end:
+                self.must_close = True
+            exchange.downstream.write(exchange.response_head(response, framing))
+            self._complete(exchange)
+        elif length >= 0:
+            head = exchange.response_head(response, b"Content-Length: %d\r\n" % length)
+            have = size - end
+            if have > length:
+                self.must_close = True
+                data = data[: end + length]
+                have = length
+            exchange.downstream.write(head + data[end:] if have else head)
+            if have == length:
+                self._complete(exchange)
+            else:
+                self.phase = _LENGTH
+                self.left = length - have
+        else:
+            self.chunk_out = exchange.head.minor == 1
+            if not self.chunk_out:
+                exchange.close_after = True  # HTTP/1.0: the end of the connection is the end of the body
+            head = exchange.response_head(response, b"Transfer-Encoding: chunked\r\n" if self.chunk_out else b"")
+            if response.chunked:
+                self.phase = _CHUNKED
+                self.decoder = ChunkedDecoder()
+                self._read_chunks(data[end:], exchange, head)
+                return
+            self.phase = _UNTIL_CLOSE
+            body = data[end:]
+            exchange.downstream.write(head + encode_chunk(body) if body and self.chunk_out else head + body)
+
+    def _read_chunks(self, data: bytes, exchange: Exchange, head: bytes) -> None:
+        """Check the backend's chunks and frame them anew, one chunk for each read."""
+        decoder = self.decoder
+        assert decoder is not None  # noqa: S101  # set with the phase
+        pieces: list[bytes] = []
+        try:
+            used = decoder.feed(data, pieces)
+        except FramingError as error:
+            if head:
+                exchange.downstream.write(head)
+            self._fail(exchange, str(error))
+            return
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if self.chunk_out:
+            body = encode_chunk(body) if body else b""
+            if decoder.done:
+                body += LAST_CHUNK
+        if head or body:
+            exchange.downstream.write(head + body)
+        if decoder.done:
+            self.decoder = None
+            if used < len(data):
+                self.must_close = True
+            self._complete(exchange)
+
+    def _complete(self, exchange: Exchange) -> None:
+        self.exchange = None
+        if self.must_close or self.write_paused or not exchange.request_done:
+            self.abort()
+        else:
+            if self.read_paused:
+                self.resume()
+            self.pool.release(self)
+        exchange.complete()
+
+    def _fail(self, exchange: Exchange, what: str) -> None:
+        exchange.refuse(Reason.UPSTREAM_PROTOCOL_ERROR, what)
+
+    # --- backpressure and the end -------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """Stop reading: the client does not keep up."""
+        if not self.read_paused and not self.transport.is_closing():
+            self.read_paused = True
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self.read_paused:
+            self.read_paused = False
+            self.since_s = self.context.now_s
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+        self.since_s = self.context.now_s
+        if self.exchange is not None and not self.exchange.request_done:
+            self.exchange.downstream.pause()
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        self.since_s = self.context.now_s
+        if self.exchange is not None and not self.exchange.request_done:
+            self.exchange.downstream.resume()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        self.pool.forget(self)
+        exchange = self.exchange
+        self.exchange = None
+        if exchange is None:
+            return
+        if self.phase == _UNTIL_CLOSE and exc is None:
+            if self.chunk_out:
+                exchange.downstream.write(LAST_CHUNK)
+            exchange.complete()
+            return
+        what = f"the backend closed the connection ({exc})" if exc else "the backend closed the connection early"
+        exchange.upstream_lost(what, begun=self.phase != _HEAD or bool(self.buffer) or self.interim > 0)
