@@ -66,7 +66,8 @@ class Pool:
 
     def forget(self, upstream: Upstream) -> None:
         """A connection is gone."""
-        self.open -= 1
+        if upstream.counted:
+            self.open -= 1
         if upstream in self.idle:
             self.idle.remove(upstream)
 
@@ -106,7 +107,10 @@ class Pool:
             self.open -= 1
             raise
         else:
-            if exchange.finished:
+            upstream.counted = True
+            if upstream.closed:
+                self._failed(exchange, Reason.UPSTREAM_UNREACHABLE, "closed as soon as it was open")
+            elif exchange.finished:
                 self.release(upstream)  # the client left meanwhile; the next one may use it
             else:
                 exchange.attach(upstream, reused=False)

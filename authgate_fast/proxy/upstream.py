@@ -33,6 +33,7 @@ class Upstream(asyncio.Protocol):
         "chunk_out",
         "closed",
         "context",
+        "counted",
         "decoder",
         "exchange",
         "idle_until_s",
@@ -53,6 +54,7 @@ class Upstream(asyncio.Protocol):
         self.pool = pool
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set before anything else is called
         self.closed = False
+        self.counted = False  # by the pool, once it is connected
         self.read_paused = False
         self.write_paused = False
         self.idle_until_s = 0.0
@@ -68,8 +70,7 @@ class Upstream(asyncio.Protocol):
         self.since_s = context.now_s
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")  # noqa: S101
-        self.transport = transport  # type: ignore[assignment]
+        self.transport = transport  # type: ignore[assignment]  # a stream transport, for TCP and TLS alike
         self.transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
 
     def begin(self, exchange: Exchange) -> None:

@@ -1,0 +1,397 @@
+"""A client's connection: cuts the byte stream into requests and serves them one after the other.
+
+Pipelined requests wait as raw bytes, unparsed, until the one before is answered; behind a refusal that
+closes, nothing is read as HTTP any more. Answers therefore leave in order, and memory is bounded by
+one head, one read and the write buffer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING
+
+from authgate_fast.errors import TABLE, Reason
+from authgate_fast.http.problem import options_response, problem_response
+from authgate_fast.http.request import RequestHead
+from authgate_fast.plan import Allowed, Client, Forward, Refusal, plan
+from authgate_fast.proxy.exchange import Exchange
+
+if TYPE_CHECKING:
+    from authgate_fast.proxy.context import Context
+
+_IDLE, _HEAD, _BUSY, _LINGER, _CLOSED = range(5)
+
+WRITE_HIGH_WATER = 131_072
+"""Bytes that may wait for a slow client before its backend is paused."""
+CLIENT_GONE_AFTER_S = 1.0
+"""How long a client that half-closed may still wait for its answer before it counts as gone."""
+
+_BARE_LINE_END = re.compile(rb"(?<!\r)\n|\r(?![\n])[^\n]|\A[^!#$%&'*+\-.^_`|~0-9A-Za-z\r]", re.DOTALL)
+
+
+class Downstream(asyncio.Protocol):
+    """Fields by lifetime: the connection's, then the current request's."""
+
+    __slots__ = (
+        "buffer",
+        "client",
+        "consuming",
+        "context",
+        "eof",
+        "exchange",
+        "id_base",
+        "phase",
+        "read_paused",
+        "sequence",
+        "since_s",
+        "transport",
+        "unsent",
+        "unsent_since_s",
+        "write_paused",
+    )
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set before anything else is called
+        self.client = Client("")
+        self.id_base = b""
+        self.sequence = 0
+        self.phase = _IDLE
+        self.buffer = b""
+        self.read_paused = False
+        self.write_paused = False
+        self.unsent = 0
+        self.unsent_since_s = 0.0
+        self.eof = False
+        self.consuming = False
+        self.exchange: Exchange | None = None
+        self.since_s = context.now_s
+
+    # --- the connection -----------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        context = self.context
+        self.transport = transport  # type: ignore[assignment]  # a stream transport
+        peer = transport.get_extra_info("peername")
+        self.client = Client(peer[0] if isinstance(peer, tuple) else "")
+        if len(context.connections) >= context.limits.max_connections or self.client.address == "":
+            self.phase = _CLOSED
+            transport.abort()  # a client already gone has no address (CVE-2024-49769)
+            return
+        context.connections.add(self)
+        counters = context.counters
+        counters.connections += 1
+        self.id_base = b"%b-%x" % (context.id_prefix, counters.connections)
+        self.transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
+
+    def data_received(self, data: bytes) -> None:
+        phase = self.phase
+        if phase == _IDLE:
+            self._consume(data)
+        elif phase == _HEAD:
+            self._consume(self.buffer + data)
+        elif phase == _BUSY:
+            exchange = self.exchange
+            if exchange is not None and not exchange.request_done:
+                self.since_s = self.context.now_s
+                exchange.request_data(data)
+            else:
+                self.hold(data)
+
+    def eof_received(self) -> bool:
+        exchange = self.exchange
+        if self.phase == _BUSY and exchange is not None and exchange.request_done:
+            # A half-closed client may still read. One that is gone looks the same: `check_time` decides.
+            self.eof = True
+            self.since_s = self.context.now_s
+            return True
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.phase = _CLOSED
+        self.context.connections.discard(self)
+        self.buffer = b""
+        exchange = self.exchange
+        if exchange is not None:
+            self.exchange = None
+            exchange.cancel()
+
+    # --- requests -------------------------------------------------------------------------------------
+
+    def _consume(self, data: bytes) -> None:
+        """Serve the requests in `data` as far as they can be served now."""
+        self.consuming = True
+        self.buffer = b""
+        while True:
+            if self.write_paused:
+                self.buffer = data
+                self.pause()
+                break
+            if data[:2] == b"\r\n":
+                data = data[2:]  # RFC 9112 section 2.2: one empty line before a request line
+            end = data.find(b"\r\n\r\n") + 4
+            if end == 3:
+                if data:
+                    self._await_head(data)
+                break
+            if end > self.context.limits.max_head_bytes:
+                self._refuse(Refusal(Reason.HEAD_TOO_LARGE, self._next_id()), None, b"")
+                break
+            rest = data[end:]
+            self._begin(data[:end] if rest else data, rest)
+            data = self.buffer
+            if self.phase != _IDLE or not data:
+                break
+            self.buffer = b""
+        self.consuming = False
+
+    def _await_head(self, data: bytes) -> None:
+        """Keep an unfinished head, unless it can no longer become a good one."""
+        limits = self.context.limits
+        reason = None
+        if _BARE_LINE_END.search(data):
+            reason = Reason.BAD_REQUEST
+        elif len(data) > limits.max_target_bytes + 64 and b"\n" not in data:
+            reason = Reason.TARGET_TOO_LONG
+        elif len(data) > limits.max_head_bytes:
+            reason = Reason.HEAD_TOO_LARGE
+        if reason is not None:
+            self._refuse(Refusal(reason, self._next_id()), None, b"")
+            return
+        self.buffer = data
+        if self.phase == _IDLE:
+            self.phase = _HEAD
+            self.since_s = self.context.now_s
+
+    def _begin(self, head_bytes: bytes, rest: bytes) -> None:
+        context = self.context
+        context.counters.requests += 1
+        self.phase = _IDLE
+        request_id = self._next_id()
+        head: RequestHead | Reason = Reason.INTERNAL_ERROR
+        try:
+            head = context.request_reader.read(head_bytes, context.limits.max_fields)
+            if head.__class__ is not RequestHead:
+                self._refuse(Refusal(head, request_id), None, rest)  # type: ignore[arg-type]  # it is a Reason
+                return
+            if len(head.target) > context.limits.max_target_bytes:
+                self._refuse(Refusal(Reason.TARGET_TOO_LONG, request_id), head, rest)
+                return
+            decision = plan(head, context.snapshot, self.client, context.wall_s, request_id)
+            if decision.__class__ is Forward:
+                self.phase = _BUSY
+                self.exchange = exchange = Exchange(self, head, decision)
+                exchange.start(rest)
+            elif decision.__class__ is Allowed:
+                self._answer_options(decision, head, rest)
+            else:
+                self._refuse(decision, head, rest)  # type: ignore[arg-type]  # the only other kind
+        except Exception as error:  # a bug of ours must not take the worker with it
+            known = head if isinstance(head, RequestHead) else None
+            context.report(Reason.INTERNAL_ERROR, None, request_id, f"{type(error).__name__}: {error}")
+            self._refuse(Refusal(Reason.INTERNAL_ERROR, request_id), known, rest)
+
+    def _next_id(self) -> bytes:
+        self.sequence += 1
+        return b"%b-%x" % (self.id_base, self.sequence)
+
+    def hold(self, data: bytes) -> None:
+        """Keep what arrived behind the current request, and take no more."""
+        self.buffer += data
+        self.pause()
+
+    # --- answers of the gateway's own -------------------------------------------------------------------
+
+    def _refuse(self, refusal: Refusal, head: RequestHead | None, rest: bytes) -> None:
+        """Answer an unserved request; keep the connection only if the next request's start is known."""
+        reason = refusal.reason
+        counters = self.context.counters
+        counters.refused[reason.value] = counters.refused.get(reason.value, 0) + 1
+        keep = self._skip_body(head, rest) if head is not None and not TABLE[reason].closes else False
+        self.write(
+            problem_response(
+                reason,
+                request_id=refusal.request_id,
+                date_line=self.context.date_line,
+                detail=refusal.detail,
+                extra_lines=refusal.extra_lines,
+                close=not keep,
+                with_body=head is None or head.method != b"HEAD",
+            )
+        )
+        self._after_answer(keep=keep)
+
+    def _answer_options(self, decision: Allowed, head: RequestHead, rest: bytes) -> None:
+        keep = self._skip_body(head, rest)
+        self.write(
+            options_response(
+                decision.allow, request_id=decision.request_id, date_line=self.context.date_line, close=not keep
+            )
+        )
+        self._after_answer(keep=keep)
+
+    def _skip_body(self, head: RequestHead, rest: bytes) -> bool:
+        """Step over a body that nobody reads, if it has arrived whole; else the connection must close."""
+        length = max(head.content_length, 0)
+        if head.close or head.chunked or head.expect_continue or length > len(rest) or self.context.draining:
+            return False
+        self.buffer = rest[length:]
+        return True
+
+    def exchange_refused(self, exchange: Exchange, reason: Reason) -> None:
+        """An exchange ends without a response from the backend."""
+        self.exchange = None
+        counters = self.context.counters
+        counters.refused[reason.value] = counters.refused.get(reason.value, 0) + 1
+        close = exchange.close_after or not exchange.request_done or TABLE[reason].closes or self.context.draining
+        self.write(
+            problem_response(
+                reason,
+                request_id=exchange.forward.request_id,
+                date_line=self.context.date_line,
+                close=close,
+                with_body=exchange.method != b"HEAD",
+            )
+        )
+        if close:
+            self._close_after_answer(linger=not exchange.request_done or TABLE[reason].closes)
+        else:
+            self._next_request()
+
+    def exchange_done(self, *, close: bool, request_done: bool) -> None:
+        """The response has been written whole."""
+        self.exchange = None
+        if close or self.eof or not request_done:
+            self._close_after_answer(linger=not request_done)
+        else:
+            self._next_request()
+
+    def _after_answer(self, *, keep: bool) -> None:
+        if not keep:
+            self._close_after_answer(linger=True)
+        else:
+            self.phase = _IDLE
+            self.since_s = self.context.now_s
+
+    def _next_request(self) -> None:
+        self.phase = _IDLE
+        self.since_s = self.context.now_s
+        if self.buffer:
+            if self.consuming:
+                return  # the loop in `_consume` goes on with it
+            data = self.buffer
+            self.resume()
+            self._consume(data)
+        elif self.read_paused:
+            self.resume()
+
+    def _close_after_answer(self, *, linger: bool) -> None:
+        """Close; with `linger`, read and drop for a while what the client still sends.
+
+        Closing a socket with unread bytes makes the kernel reset the connection, and the client would
+        lose the answer (RFC 9112 section 9.6).
+        """
+        self.buffer = b""
+        transport = self.transport
+        if self.phase == _CLOSED or transport.is_closing():
+            return
+        if linger and not self.eof and transport.can_write_eof():
+            self.phase = _LINGER
+            self.since_s = self.context.now_s
+            transport.write_eof()
+            self.resume()
+        else:
+            self.phase = _CLOSED
+            transport.close()
+
+    # --- writing and backpressure -----------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Send bytes to the client."""
+        if self.phase < _LINGER:
+            self.transport.write(data)
+
+    def abort(self) -> None:
+        """Cut the connection: the client must see that the response is not whole."""
+        self.exchange = None
+        self.phase = _CLOSED
+        self.transport.abort()
+
+    def pause(self) -> None:
+        """Stop reading from the client."""
+        if not self.read_paused and not self.transport.is_closing():
+            self.read_paused = True
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self.read_paused:
+            self.read_paused = False
+            self.since_s = self.context.now_s
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+        self.unsent = self.transport.get_write_buffer_size()
+        self.unsent_since_s = self.context.now_s
+        if self.exchange is not None and self.exchange.upstream is not None:
+            self.exchange.upstream.pause()
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        if self.exchange is not None and self.exchange.upstream is not None:
+            self.exchange.upstream.resume()
+        elif self.phase == _IDLE and self.buffer and not self.consuming:
+            data = self.buffer
+            self.resume()
+            self._consume(data)
+
+    # --- time ---------------------------------------------------------------------------------------------
+
+    def check_time(self) -> None:
+        """Called about once a second."""
+        context = self.context
+        now_s = context.now_s
+        age_s = now_s - self.since_s
+        phase = self.phase
+        if self.write_paused and self._is_stuck(now_s):
+            self._give_up()
+        elif phase == _IDLE:
+            # A fresh connection must begin its first head as quickly as it must end it.
+            limits = context.limits
+            if age_s > (limits.idle_timeout_s if self.sequence else limits.head_timeout_s):
+                self.close_idle()
+        elif phase == _HEAD:
+            if age_s > context.limits.head_timeout_s:
+                self._refuse(Refusal(Reason.REQUEST_TIMEOUT, self._next_id()), None, b"")
+        elif phase == _BUSY and self.exchange is not None:
+            if self.eof and age_s > CLIENT_GONE_AFTER_S:
+                self._give_up()
+            else:
+                self.exchange.check_time(now_s)
+        elif phase == _LINGER and age_s > context.limits.linger_timeout_s:
+            self.phase = _CLOSED
+            self.transport.abort()
+
+    def _is_stuck(self, now_s: float) -> bool:
+        unsent = self.transport.get_write_buffer_size()
+        if unsent != self.unsent:
+            self.unsent = unsent
+            self.unsent_since_s = now_s
+        return now_s - self.unsent_since_s > self.context.limits.send_timeout_s
+
+    def _give_up(self) -> None:
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.cancel()
+        self.abort()
+
+    def close_idle(self) -> bool:
+        """Close if no request is under way; tell whether it did."""
+        if self.phase != _IDLE or self.buffer:
+            return False
+        self.phase = _CLOSED
+        self.transport.close()
+        return True
