@@ -170,14 +170,14 @@ def _route(
 ) -> Plan:
     path, mark, query = target.partition(b"?")
     segments = split_path(path, gateway.path_policy)
-    if segments.__class__ is str:
+    if isinstance(segments, str):
         detail = f"The path holds {segments}, which two servers may read differently."
         return Refusal(Reason.INVALID_PATH, request_id, detail=detail, gateway=gateway)
     if query and not query_is_clean(query):
         detail = "The query string holds a byte that must be percent-encoded."
         return Refusal(Reason.INVALID_PATH, request_id, detail=detail, gateway=gateway)
     raw, decoded = segments
-    leaf = gateway.trie.match(decoded)  # type: ignore[arg-type]  # mypy does not narrow by __class__
+    leaf = gateway.trie.match(decoded)
     if leaf is None:
         return Refusal(Reason.ROUTE_NOT_FOUND, request_id, gateway=gateway)
     route = leaf.by_method.get(head.method) or leaf.any_route
@@ -204,13 +204,13 @@ def _route(
     else:
         service.turn = turn = (service.turn + 1) % len(targets)
         chosen = targets[turn]
-    new_path = chosen.base_path + build_path(route.pieces, raw) or b"/"  # type: ignore[arg-type]
+    new_path = chosen.base_path + build_path(route.pieces, raw) or b"/"
     head_bytes = _upstream_head(
         head,
         b"%b %b%b%b HTTP/1.1\r\n" % (head.method, new_path, mark, query),
         b"Host: %b\r\n" % head.host if service.preserve_host and head.host else chosen.host_line,
         gateway.fixed_lines,
-        credential.identity_lines if credential is not None else b"",  # type: ignore[union-attr]
+        credential.identity_lines if credential is not None else b"",
         client,
         request_id,
     )

@@ -1,9 +1,10 @@
 """The contestants and the backend: their configurations, and how they are started.
 
-Every peer does what the gateway does for one key: SHA-256 of X-Api-Key, one look-up among 10,000, X-Consumer-Id
-set (whatever the client sent under that name), X-Api-Key removed, the path rewritten, connections to the backend
-kept alive. What the gateway does beyond that (1,000 routes, path policy, forwarding fields, request ids, problem
-bodies), the peers do not: a difference that favours them. One worker or thread each, no access log.
+Every peer does what the gateway does for one key: SHA-256 of X-Api-Key, one look-up among 10,000,
+X-Consumer-Id set (whatever the client sent under that name), X-Api-Key removed, the path rewritten,
+connections to the backend kept alive. What the gateway does beyond that (1,000 routes, path policy,
+forwarding fields, request ids, problem bodies), the peers do not: a difference that favours them. One worker
+or thread each, no access log.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ from bench.workload import BACKEND_BODY, PUBLIC_PREFIX, SEEN_PATH, Consumer, gat
 _PACKAGES = "apt-get install nginx libnginx-mod-http-lua haproxy wrk"
 _START_S = 20.0
 _GATEWAY_START_S = 60.0  # a slow machine reading 11,000 documents
-_BACKEND_CONNECTIONS = 1_024
 
 
 @dataclass(slots=True)
@@ -73,7 +73,7 @@ def lua_modules() -> list[Path]:
 
 
 def _nginx_conf(directory: Path, http: str, modules: list[Path]) -> str:
-    """Build a whole nginx.conf around the inside of its http block; nothing is written outside `directory`."""
+    """Build a whole nginx.conf around an http block; nothing is written outside `directory`."""
     loads = "".join(f"load_module {module};\n" for module in modules)
     temporary = "".join(
         f"  {kind}_temp_path {directory}/{kind}_tmp;\n"
@@ -89,19 +89,16 @@ def _nginx_conf(directory: Path, http: str, modules: list[Path]) -> str:
 
 
 def _start_nginx(
-    children: Children, name: str, directory: Path, http: str, modules: list[Path], cpus: set[int]
+    children: Children, name: str, directory: Path, http: str, *, modules: list[Path], cpus: set[int]
 ) -> Child:
-    directory.mkdir()
     conf = directory / "nginx.conf"
     conf.write_text(_nginx_conf(directory, http, modules))
-    return children.start(
-        name, [find_tool("nginx"), "-p", directory, "-c", conf, "-e", "stderr"], cpus
-    )
+    return children.start(name, [find_tool("nginx"), "-p", directory, "-c", conf, "-e", "stderr"], cpus)
 
 
 _BACKEND = """\
   server {
-    listen 127.0.0.1:%(port)d backlog=4096 reuseport;
+    listen 127.0.0.1:%(port)d backlog=4096;
     default_type application/json;
     add_header Cache-Control "private, max-age=0";
     add_header ETag '"5f2b-1c9d"';
@@ -118,8 +115,9 @@ _BACKEND = """\
 def start_backend(children: Children, directory: Path, cpus: set[int]) -> int:
     """Start the backend, an nginx that answers from its configuration; return its port."""
     (port,) = free_ports(1)
+    directory.mkdir()
     http = _BACKEND % {"port": port, "body": BACKEND_BODY, "seen": SEEN_PATH}
-    child = _start_nginx(children, "backend", directory / "backend", http, [], cpus)
+    child = _start_nginx(children, "backend", directory, http, modules=[], cpus=cpus)
     wait_until(child, lambda: accepts(port), "listen", _START_S)
     return port
 
@@ -142,14 +140,10 @@ def start_gateway(ground: Ground, name: str, source: Path) -> Contestant:
     directory.mkdir()
     config = directory / "config.json"
     config.write_text(json.dumps(gateway_documents(ground.consumers, ground.backend_port)))
-    environment = {"PYTHONPATH": str(source)}
+    arguments = [sys.executable, "-m", "authgate_fast.cli", "run", "--config", str(config)]
+    arguments += ["--listen", f"127.0.0.1:{port}", "--ops", f"127.0.0.1:{ops_port}"]
     child = ground.children.start(
-        name,
-        [sys.executable, "-m", "authgate_fast.cli", "run", "--config", config]
-        + ["--listen", f"127.0.0.1:{port}", "--ops", f"127.0.0.1:{ops_port}"],
-        ground.proxy_cpus,
-        directory=source,
-        environment=environment,
+        name, arguments, ground.proxy_cpus, directory=source, environment={"PYTHONPATH": str(source)}
     )
     wait_until(child, lambda: _is_ready(ops_port), "become ready", _GATEWAY_START_S)
     return Contestant(name, child, port)
@@ -220,19 +214,18 @@ def start_nginx_lua(ground: Ground) -> Contestant:
     modules = lua_modules()
     (port,) = free_ports(1)
     directory = ground.directory / "nginx-lua"
+    directory.mkdir()
     values = {
         "directory": directory,
         "port": port,
         "backend_port": ground.backend_port,
         "prefix": PUBLIC_PREFIX,
     }
-    files = ground.directory / "nginx-lua-files"
-    files.mkdir()
-    values["directory"] = files
-    (files / "consumers.txt").write_text("".join(f"{c.digest} {c.name}\n" for c in ground.consumers))
-    (files / "check.lua").write_text(_NGINX_CHECK % values)
+    (directory / "consumers.txt").write_text("".join(f"{c.digest} {c.name}\n" for c in ground.consumers))
+    (directory / "check.lua").write_text(_NGINX_CHECK % values)
+    http = _NGINX % values
     child = _start_nginx(
-        ground.children, "nginx+lua", directory, _NGINX % values, modules, ground.proxy_cpus
+        ground.children, "nginx+lua", directory, http, modules=modules, cpus=ground.proxy_cpus
     )
     wait_until(child, lambda: accepts(port), "listen", _START_S)
     return Contestant("nginx+lua", child, port)
@@ -261,7 +254,7 @@ frontend public
   default_backend backend
 
 backend backend
-  server backend 127.0.0.1:%(backend_port)d maxconn %(connections)d
+  server backend 127.0.0.1:%(backend_port)d
 """
 
 
@@ -278,12 +271,9 @@ def start_haproxy(ground: Ground) -> Contestant:
         "map": keys,
         "prefix_length": len(PUBLIC_PREFIX),
         "backend_port": ground.backend_port,
-        "connections": _BACKEND_CONNECTIONS,
     }
     conf.write_text(_HAPROXY % values)
-    child = ground.children.start(
-        "haproxy", [find_tool("haproxy"), "-db", "-q", "-f", conf], ground.proxy_cpus
-    )
+    child = ground.children.start("haproxy", [find_tool("haproxy"), "-db", "-f", conf], ground.proxy_cpus)
     wait_until(child, lambda: accepts(port), "listen", _START_S)
     return Contestant("haproxy", child, port)
 

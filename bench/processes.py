@@ -15,7 +15,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _STOP_S = 5.0
 _POLL_S = 0.02
 _LOG_TAIL_LINES = 15
@@ -64,8 +66,9 @@ class Children:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for child in reversed(self._children):
-            _end(child)
+        with _undisturbed():
+            for child in reversed(self._children):
+                _end(child)
 
     def start(
         self,
@@ -77,7 +80,7 @@ class Children:
     ) -> Child:
         """Start a program that may run on `cpus` only, from its first instruction on."""
         log = self._log_directory / f"{name.replace('/', '_')}.log"
-        with log.open("wb") as output, _affinity(cpus):
+        with _undisturbed(), log.open("wb") as output, _affinity(cpus):
             popen = subprocess.Popen(
                 arguments,
                 stdin=subprocess.DEVNULL,
@@ -87,8 +90,8 @@ class Children:
                 env=None if environment is None else {**os.environ, **environment},
                 start_new_session=True,
             )
-        child = Child(name, popen, log)
-        self._children.append(child)
+            child = Child(name, popen, log)
+            self._children.append(child)
         return child
 
 
@@ -153,6 +156,25 @@ def _affinity(cpus: set[int]) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Hold a request to stop back until the end of the block: no child may be half started or half ended."""
+    asked = False
+
+    def note(_number: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+
+    before = {number: signal.signal(number, note) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if asked:
+        raise KeyboardInterrupt
 
 
 def _end(child: Child) -> None:

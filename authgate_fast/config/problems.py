@@ -65,7 +65,7 @@ def show(value: object) -> str:
             return "an empty text"
         if _looks_secret(value):
             return f"a text of {len(value)} characters"
-        return f'"{_printable(value)}"'
+        return f'"{printable(value)}"'
     if isinstance(value, Mapping):
         return _DOCUMENT
     return "a list" if isinstance(value, Sequence) else f"a {type(value).__name__}"
@@ -88,7 +88,7 @@ def join_path(path: str, parts: Iterable[str | int]) -> str:
         if isinstance(part, int):
             path += f"[{part}]"
         else:
-            text = _printable(part)
+            text = printable(part)
             path = f"{path}.{text}" if path else text
     return path
 
@@ -192,7 +192,7 @@ def _json_message(context: Mapping[str, Any]) -> str:
     return f"a document is one JSON object in UTF-8 ({reason})"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Return `text` in one short line, without anything that a terminal or log would act on."""
     shown = text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
     return "".join(c if c.isprintable() else "?" for c in shown)

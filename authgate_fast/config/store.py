@@ -1,32 +1,371 @@
-"""(skeleton: signatures only, being written) The documents in force and the snapshot made of them."""
+"""The documents in force, and the snapshot made of them.
+
+Promises: a bad document is refused alone and its last good version stays live. A consumer change is
+a few dict updates in the credentials that the snapshot shares; everything else becomes a new
+snapshot, published in one assignment at the end. What was there first wins: a host, a route's
+method and paths, a key; the later claim is reported, never swapped in silence, and takes over when the
+first one goes. First is what this process saw first and, within one batch, what comes first by name.
+
+Work comes in steps, so that a loop that also serves traffic can run in between. Between two steps,
+and when the steps are abandoned, every document is either wholly in force or not at all; one run of
+steps must end before the next begins. No IO, no threads, no clock.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from itertools import islice
+from typing import Literal
 
-from authgate_fast.config.keys import DocumentKey, Unreadable
-from authgate_fast.config.problems import Problem
+from authgate_fast.config.claims import HostClaims, KeyClaims
+from authgate_fast.config.compile import (
+    STEP,
+    Compiled,
+    RouteClash,
+    Steps,
+    build_snapshot,
+    compile_credentials,
+    compile_gateway_steps,
+)
+from authgate_fast.config.documents import read_document, summarise
+from authgate_fast.config.keys import DocumentKey, Unreadable, label, redis_key
+from authgate_fast.config.problems import Problem, printable
 from authgate_fast.limits import DEFAULTS, Limits
-from authgate_fast.snapshot import Snapshot
+from authgate_fast.model import (
+    AnyDocument,
+    ConsumerDocument,
+    GatewayDocument,
+    RouteDocument,
+    ServiceDocument,
+)
+from authgate_fast.snapshot import Gateway, Snapshot
+
+Raw = bytes | Unreadable | None
+"""A document's JSON, or why it cannot be read, or None: it is not there (any more)."""
+
+log = logging.getLogger("authgate.config")
+
+_MAX_ROLE_SETS = 10_000
+
+
+class _House:
+    """All that belongs to one gateway name, whether its gateway document is there or not.
+
+    ``routes`` is in the order of the claims: a route that changes what it claims moves to the end.
+    """
+
+    __slots__ = ("compiled", "document", "keys", "route_clashes", "routes", "services")
+
+    def __init__(self) -> None:
+        self.document: GatewayDocument | None = None
+        self.services: dict[str, ServiceDocument] = {}
+        self.routes: dict[str, RouteDocument] = {}
+        self.keys = KeyClaims()
+        self.compiled: Gateway | None = None
+        self.route_clashes: list[RouteClash] = []
+
+    @property
+    def is_empty(self) -> bool:
+        return self.document is None and not (self.services or self.routes or self.keys.credentials)
+
+
+class _Draft:
+    """What a house will be when the steps are through; nothing of it is visible before."""
+
+    __slots__ = ("compiled", "document", "route_clashes", "routes", "services")
+
+    def __init__(self, house: _House) -> None:
+        self.document = house.document
+        self.services = dict(house.services)
+        self.routes = dict(house.routes)
+        self.compiled: Gateway | None = None
+        self.route_clashes: list[RouteClash] = []
+
+    def put(self, name: str, document: AnyDocument) -> None:
+        if isinstance(document, GatewayDocument):
+            self.document = document
+        elif isinstance(document, ServiceDocument):
+            self.services[name] = document
+        elif isinstance(document, RouteDocument):
+            before = self.routes.get(name)
+            if before is not None and _route_claim(before) != _route_claim(document):
+                del self.routes[name]
+            self.routes[name] = document
+
+    def drop(self, key: DocumentKey) -> None:
+        if key.kind == "gateway":
+            self.document = None
+        elif key.kind == "service":
+            self.services.pop(key.name, None)
+        else:
+            self.routes.pop(key.name, None)
 
 
 class Configuration:
-    snapshot: Snapshot
-    revision: int
-    """Grows with every accepted change, consumers too; a swap gives its value to the snapshot."""
-    refused: dict[str, Problem]
-    documents: dict[DocumentKey, bytes]
-    on_swap: list[Callable[[Snapshot], None]]
+    """Takes documents in, keeps the good ones, and holds the ``snapshot`` that workers serve.
 
-    def __init__(self, limits: Limits = DEFAULTS) -> None: ...
-    # values: raw JSON bytes; None = deleted; Unreadable(message) = there, but not readable (wrong Redis type,
-    # over the size bound): refused with the message, the last good version stays
-    def apply(self, changes: Mapping[DocumentKey, bytes | Unreadable | None]) -> None: ...
-    def apply_steps(self, changes: Mapping[DocumentKey, bytes | Unreadable | None]) -> Generator[None, None, None]: ...
-    def replace_all(self, documents: Mapping[DocumentKey, bytes | Unreadable]) -> None: ...
-    def replace_all_steps(self, documents: Mapping[DocumentKey, bytes | Unreadable]) -> Generator[None, None, None]: ...
-    def report_malformed(self, key_text: str, message: str) -> None: ...  # logged once per key and message
-    def forget_malformed(self, key_text: str) -> None: ...  # the key is gone
+    ``revision`` grows with every accepted change, those of consumers too. ``refused`` maps what
+    is not in force (a document's label, a clash, a malformed key) to why. ``documents`` holds the last
+    good JSON of every document. ``on_swap`` is called with each new snapshot after it is in place.
+    """
+
+    def __init__(self, limits: Limits = DEFAULTS) -> None:
+        self.limits = limits
+        self.snapshot = Snapshot()
+        self.revision = 0
+        self.refused: dict[str, Problem] = {}
+        self.documents: dict[DocumentKey, bytes] = {}
+        self.on_swap: list[Callable[[Snapshot], None]] = []
+        self._houses: dict[str, _House] = {}
+        self._hosts = HostClaims()
+        # The text of each document that is refused, so that reading it again says nothing new.
+        self._bad: dict[DocumentKey, bytes | Unreadable] = {}
+        self._role_sets: dict[tuple[str, ...], frozenset[str]] = {}
+        self._is_working = False
+
+    def apply(self, changes: Mapping[DocumentKey, Raw]) -> None:
+        """Take `changes` in; None deletes. Does not make a first snapshot ready: `replace_all` does."""
+        for _ in self.apply_steps(changes):
+            pass
+
+    def apply_steps(self, changes: Mapping[DocumentKey, Raw]) -> Steps:
+        """Do what `apply` does, in steps."""
+        return self._work(changes, is_all=False)
+
+    def replace_all(self, documents: Mapping[DocumentKey, bytes | Unreadable]) -> None:
+        """Make `documents` the whole configuration; only what differs is worked on."""
+        for _ in self.replace_all_steps(documents):
+            pass
+
+    def replace_all_steps(self, documents: Mapping[DocumentKey, bytes | Unreadable]) -> Steps:
+        """Do what `replace_all` does, in steps."""
+        return self._work(documents, is_all=True)
+
+    def report_malformed(self, key_text: str, message: str) -> None:
+        """Report a Redis key under our prefixes that names no document; said once in the log."""
+        place = printable(key_text)
+        self._report(place, Problem(place, "", "a key that names no document", message))
+
+    def forget_malformed(self, key_text: str) -> None:
+        """Take back what `report_malformed` said: the key is gone."""
+        self.refused.pop(printable(key_text), None)
+
+    def _work(self, given: Mapping[DocumentKey, Raw], *, is_all: bool) -> Steps:
+        if self._is_working:
+            raise RuntimeError("the steps of one change must end before the next begins")
+        self._is_working = True
+        try:
+            consumers: list[tuple[DocumentKey, Raw]] = []
+            others: list[tuple[DocumentKey, Raw]] = []
+            for key, raw in self._gone(given) if is_all else ():
+                (consumers if key.kind == "consumer" else others).append((key, raw))
+            for count, (key, raw) in enumerate(given.items(), 1):
+                if self._is_news(key, raw):
+                    (consumers if key.kind == "consumer" else others).append((key, raw))
+                if count % (STEP * 8) == 0:
+                    yield
+            yield from self._take_consumers(consumers)
+            yield from self._take_others(others, becomes_ready=is_all and not self.snapshot.ready)
+        finally:
+            self._is_working = False
+
+    def _gone(self, given: Mapping[DocumentKey, Raw]) -> list[tuple[DocumentKey, Raw]]:
+        known = [*self.documents, *(key for key in self._bad if key not in self.documents)]
+        return [(key, None) for key in known if key not in given]
+
+    def _is_news(self, key: DocumentKey, raw: Raw) -> bool:
+        bad = self._bad.get(key)
+        if raw is None:
+            return bad is not None or key in self.documents
+        if bad is not None:
+            return raw != bad
+        return raw != self.documents.get(key)
+
+    def _take_consumers(self, news: list[tuple[DocumentKey, Raw]]) -> Steps:
+        """Change credentials in place, document by document; a snapshot has no part in it."""
+        if not news:
+            return
+        # Departures first: a key that moves from one consumer to another is then no clash.
+        news.sort(key=_departures_first)
+        pending = iter(news)
+        has_changed = False
+        try:
+            while chunk := list(islice(pending, STEP)):
+                for key, raw in chunk:
+                    has_changed |= self._take_consumer(key, raw)
+                yield
+        finally:
+            for gateway in dict.fromkeys(key.gateway for key, _ in news):
+                self._settle_keys(gateway)
+            self.revision += has_changed
+
+    def _take_consumer(self, key: DocumentKey, raw: Raw) -> bool:
+        """Take one consumer in; tell whether anything is different now."""
+        new = self._read(key, raw)
+        if new is False:
+            return False
+        old_raw = self.documents.get(key)
+        if raw == old_raw:
+            return False
+        house = self._houses.get(key.gateway)
+        if house is None:
+            house = self._houses[key.gateway] = _House()
+        granted = []
+        if isinstance(new, ConsumerDocument) and new.enabled:
+            if len(self._role_sets) > _MAX_ROLE_SETS:
+                self._role_sets.clear()
+            granted = compile_credentials(key.name, new, self._role_sets)
+        if old_raw is not None:
+            # Keeping the digests of every consumer would cost more memory than reading one again costs time.
+            old = read_document(key, old_raw)
+            if isinstance(old, ConsumerDocument):
+                kept = {digest for digest, _ in granted}
+                for _, digest, _ in old.keys():
+                    if digest not in kept:
+                        house.keys.release(digest, key.name)
+        for digest, credential in granted:
+            house.keys.claim(digest, credential)
+        if isinstance(raw, bytes):
+            self.documents[key] = raw
+        else:
+            self.documents.pop(key, None)
+        return True
+
+    def _settle_keys(self, gateway: str) -> None:
+        house = self._houses.get(gateway)
+        if house is None:
+            return
+        over, new = house.keys.settle(gateway)
+        for name in over:
+            self.refused.pop(name, None)
+        for name, problem in new.items():
+            self._report(name, problem)
+        self._forget_if_empty(gateway)
+
+    def _take_others(self, news: list[tuple[DocumentKey, Raw]], *, becomes_ready: bool) -> Steps:
+        """Draft what gateways, services and routes become, then publish all of it at once."""
+        news.sort(key=_departures_first)
+        accepted: list[tuple[DocumentKey, Raw]] = []
+        drafts: dict[str, _Draft] = {}
+        pending = iter(news)
+        while chunk := list(islice(pending, STEP)):
+            for key, raw in chunk:
+                document = self._read(key, raw)
+                if document is False or raw == self.documents.get(key):
+                    continue
+                draft = drafts.get(key.gateway)
+                if draft is None:
+                    draft = drafts[key.gateway] = _Draft(self._houses.get(key.gateway) or _House())
+                if document is None:
+                    draft.drop(key)
+                else:
+                    draft.put(key.name, document)
+                accepted.append((key, raw))
+            yield
+        for gateway in sorted(drafts):
+            draft = drafts[gateway]
+            if draft.document is not None and draft.document.enabled:
+                house = self._houses.setdefault(gateway, _House())
+                compiled: Compiled = yield from compile_gateway_steps(
+                    gateway, draft.document, draft.services, draft.routes, house.keys.credentials, self.limits
+                )
+                draft.compiled, draft.route_clashes = compiled
+        if drafts or becomes_ready:
+            self._publish(drafts, accepted, becomes_ready=becomes_ready)
+
+    def _publish(
+        self, drafts: dict[str, _Draft], accepted: list[tuple[DocumentKey, Raw]], *, becomes_ready: bool
+    ) -> None:
+        for key, raw in accepted:
+            if isinstance(raw, bytes):
+                self.documents[key] = raw
+            else:
+                self.documents.pop(key, None)
+        wanted: dict[str, tuple[str, ...]] = {}
+        for name in sorted(drafts):
+            draft = drafts[name]
+            house = self._houses.setdefault(name, _House())
+            self._settle_routes(name, house.route_clashes, draft.route_clashes)
+            house.document, house.services, house.routes = draft.document, draft.services, draft.routes
+            house.compiled, house.route_clashes = draft.compiled, draft.route_clashes
+            wanted[name] = draft.compiled.hosts if draft.compiled is not None else ()
+            self._forget_if_empty(name)
+        self._hosts.change(wanted)
+        self._settle_hosts()
+        self.revision += 1
+        snapshot = build_snapshot(self.revision, self._served())
+        snapshot.ready = self.snapshot.ready or becomes_ready
+        self.snapshot = snapshot
+        for notify in self.on_swap:
+            notify(snapshot)
+
+    def _served(self) -> Iterable[Gateway]:
+        for name, house in self._houses.items():
+            gateway = house.compiled
+            if gateway is None or house.document is None:
+                continue
+            hosts = tuple(host for host in house.document.hosts if self._hosts.holder(host) == name)
+            if hosts != gateway.hosts:
+                gateway = house.compiled = replace(gateway, hosts=hosts)
+            yield gateway
+
+    def _settle_routes(self, gateway: str, before: list[RouteClash], now: list[RouteClash]) -> None:
+        names = {_route_clash_name(gateway, clash) for clash in now}
+        for clash in before:
+            name = _route_clash_name(gateway, clash)
+            if name not in names:
+                self.refused.pop(name, None)
+        for clash in now:
+            self._report(_route_clash_name(gateway, clash), clash.problem)
+
+    def _settle_hosts(self) -> None:
+        over, new = self._hosts.settle()
+        for name in over:
+            self.refused.pop(name, None)
+        for name, problem in new.items():
+            self._report(name, problem)
+
+    def _read(self, key: DocumentKey, raw: Raw) -> AnyDocument | None | Literal[False]:
+        """Return the document, None if it is gone, False if it is refused (and reported)."""
+        if raw is None:
+            self._accept(key)
+            return None
+        if isinstance(raw, Unreadable):
+            problem = Problem(redis_key(key), "", "", raw.message)
+        else:
+            document = read_document(key, raw)
+            if not isinstance(document, list):
+                self._accept(key)
+                return document
+            problem = summarise(document)
+        self._bad[key] = raw
+        self._report(label(key), problem)
+        return False
+
+    def _accept(self, key: DocumentKey) -> None:
+        if self._bad and self._bad.pop(key, None) is not None:
+            self.refused.pop(label(key), None)
+
+    def _report(self, name: str, problem: Problem) -> None:
+        if self.refused.get(name) != problem:
+            self.refused[name] = problem
+            log.error("not in force: %s: %s", name, problem)
+
+    def _forget_if_empty(self, gateway: str) -> None:
+        house = self._houses.get(gateway)
+        if house is not None and house.is_empty:
+            del self._houses[gateway]
 
 
-def check_documents(documents: Mapping[DocumentKey, bytes]) -> list[Problem]: ...
+def _departures_first(item: tuple[DocumentKey, Raw]) -> tuple[bool, DocumentKey]:
+    return (item[1] is not None, item[0])
+
+
+def _route_claim(document: RouteDocument) -> tuple[bool, object, str]:
+    return (document.enabled, document.template.shape, document.method)
+
+
+def _route_clash_name(gateway: str, clash: RouteClash) -> str:
+    return f"{label(DocumentKey('route', gateway, clash.route))} conflict"

@@ -146,6 +146,6 @@ def connection_options(value: bytes) -> list[bytes]:
     return [option for part in lower(value).split(b",") if (option := part.strip(b" \t"))]
 
 
-def without_fields(lines: list[bytes], names: set[bytes]) -> list[bytes]:
+def without_fields(lines: list[bytes], names: frozenset[bytes]) -> list[bytes]:
     """Return the field `lines` whose lower-case name is not in `names`."""
     return [line for line in lines if lower(line[: line.index(b":")]) not in names]

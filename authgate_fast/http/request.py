@@ -39,6 +39,7 @@ METHODS = frozenset(
 # RFC 9110 section 9.2.2
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"PROPFIND", b"SEARCH", b"REPORT", b"QUERY"))
 
+_NO_NAMES: frozenset[bytes] = frozenset()
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _HOST = re.compile(
@@ -86,7 +87,7 @@ class RequestHead:
         self.expect_continue = False
         self.forwarded: dict[int, bytes] | None = None
         self.request_id = b""
-        self.nominated: set[bytes] | None = None
+        self.nominated: frozenset[bytes] = _NO_NAMES
 
     @property
     def has_body(self) -> bool:
@@ -113,7 +114,7 @@ class RequestHead:
                 reason = self._read_special(code, value)
                 if reason is not None:
                     return reason
-        if self.nominated is not None:
+        if self.nominated:
             # Only end-to-end lines are in `lines`: Host, framing, forwarding, identity and credential
             # fields cannot be removed this way (CVE-2025-48865, CVE-2024-45410).
             self.lines = without_fields(lines, self.nominated)
@@ -159,9 +160,7 @@ class RequestHead:
             if option == b"close":
                 self.close = True
             elif option not in (b"keep-alive", b"upgrade", b"te") and option not in PROTECTED:
-                if self.nominated is None:
-                    self.nominated = set()
-                self.nominated.add(option)
+                self.nominated |= {option}
 
 
 def normalise_host(value: bytes) -> bytes | None:

@@ -24,6 +24,7 @@ from authgate_fast.http.fields import (
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _KEEP_ALIVE_TIMEOUT = re.compile(rb"(?:.*[, ])?timeout=([0-9]{1,6})(?:[, ].*)?")
 
+_NO_NAMES: frozenset[bytes] = frozenset()
 _NOT_NOMINATED = {b"set-cookie", b"content-type", b"content-encoding", b"date", b"vary", b"cache-control"}
 
 
@@ -47,7 +48,7 @@ class ResponseHead:
         self.has_date = False
         self.keep_alive_s = -1
         self.error: str | None = None
-        self.nominated: set[bytes] | None = None
+        self.nominated: frozenset[bytes] = _NO_NAMES
         lines = self.lines
         for name, value in fields:
             code = response_codes(name)
@@ -65,7 +66,7 @@ class ResponseHead:
                 self.content_length = int(value)  # plain ASCII digits, checked above
             else:
                 self._read_special(code, value)
-        if self.nominated is not None:
+        if self.nominated:
             self.lines = without_fields(lines, self.nominated - _NOT_NOMINATED)
         if self.chunked and self.content_length != -1:
             self.error = "Content-Length together with Transfer-Encoding"
@@ -79,7 +80,7 @@ class ResponseHead:
                 if option == b"close":
                     self.close = True
                 elif option != b"keep-alive":
-                    self.nominated = (self.nominated or set()) | {option}
+                    self.nominated |= {option}
         elif code == TRANSFER_ENCODING:
             if self.chunked or self.minor == 0 or lower(value.strip(b" \t")) != b"chunked":
                 self.error = "a Transfer-Encoding other than one 'chunked' on HTTP/1.1"

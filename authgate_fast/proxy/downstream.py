@@ -77,7 +77,7 @@ class Downstream(asyncio.Protocol):
         self.client = Client(peer[0] if isinstance(peer, tuple) else "")
         if len(context.connections) >= context.limits.max_connections or self.client.address == "":
             self.phase = _CLOSED
-            transport.abort()  # a client already gone has no address (CVE-2024-49769)
+            self.transport.abort()  # a client already gone has no address (CVE-2024-49769)
             return
         context.connections.add(self)
         counters = context.counters
@@ -145,6 +145,8 @@ class Downstream(asyncio.Protocol):
                 break
             self.buffer = b""
         self.consuming = False
+        if self.read_paused and self.phase <= _HEAD and not self.write_paused:
+            self.resume()
 
     def _await_head(self, data: bytes) -> None:
         """Keep an unfinished head, unless it can no longer become a good one."""
@@ -189,8 +191,17 @@ class Downstream(asyncio.Protocol):
                 self._refuse(decision, head, rest)  # type: ignore[arg-type]  # the only other kind
         except Exception as error:  # a bug of ours must not take the worker with it
             known = head if isinstance(head, RequestHead) else None
+            self._drop_exchange()
             context.report(Reason.INTERNAL_ERROR, None, request_id, f"{type(error).__name__}: {error}")
             self._refuse(Refusal(Reason.INTERNAL_ERROR, request_id), known, rest)
+
+    def _drop_exchange(self) -> None:
+        exchange = self.exchange
+        if exchange is not None:
+            self.exchange = None
+            exchange.cancel()
+            if exchange.response_begun:
+                self.abort()
 
     def _next_id(self) -> bytes:
         self.sequence += 1
@@ -343,7 +354,7 @@ class Downstream(asyncio.Protocol):
         self.write_paused = False
         if self.exchange is not None and self.exchange.upstream is not None:
             self.exchange.upstream.resume()
-        elif self.phase == _IDLE and self.buffer and not self.consuming:
+        elif self.phase <= _HEAD and self.buffer and not self.consuming:
             data = self.buffer
             self.resume()
             self._consume(data)
@@ -383,9 +394,7 @@ class Downstream(asyncio.Protocol):
         return now_s - self.unsent_since_s > self.context.limits.send_timeout_s
 
     def _give_up(self) -> None:
-        exchange = self.exchange
-        if exchange is not None:
-            exchange.cancel()
+        self._drop_exchange()
         self.abort()
 
     def close_idle(self) -> bool:

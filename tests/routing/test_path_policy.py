@@ -169,11 +169,7 @@ def test_what_two_servers_may_read_differently_is_refused(path: bytes, words: st
     ("path", "words"), [row for row in REFUSED if row[1] not in ("two slashes", "semicolon")]
 )
 def test_no_permission_takes_back_the_other_rules(path: bytes, words: str) -> None:
-    if words == "encoded slash":
-        policies_here = (DOUBLE_SLASH, SEMICOLON)
-    else:
-        policies_here = POLICIES
-    for policy in policies_here:
+    for policy in (DOUBLE_SLASH, SEMICOLON) if words == "encoded slash" else POLICIES:
         answer = split_path(path, policy)
         assert isinstance(answer, str)
         assert words in answer

@@ -1,0 +1,43 @@
+"""What an operator reads about failed exchanges: one line each, and never a flood."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from authgate_fast.errors import TABLE, Blame, Reason
+
+if TYPE_CHECKING:
+    from authgate_fast.plan import Forward
+    from authgate_fast.proxy.context import Context
+
+_log = logging.getLogger("authgate.proxy")
+
+QUIET_S = 1.0
+"""Lines of the same reason and service closer together than this are counted, not written."""
+
+
+class FailureLog:
+    """Writes failures of backends and of the gateway itself; a client's mistakes are only counted."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._last: dict[tuple[Reason, str], float] = {}
+        self._held_back: dict[tuple[Reason, str], int] = {}
+
+    def __call__(self, reason: Reason, forward: Forward | None, request_id: bytes, what: str) -> None:
+        row = TABLE[reason]
+        if row.blame is Blame.CLIENT:
+            return
+        service = forward.service.name if forward is not None else "-"
+        key = (reason, service)
+        now_s = self._context.now_s
+        if now_s - self._last.get(key, -QUIET_S) < QUIET_S:
+            self._held_back[key] = self._held_back.get(key, 0) + 1
+            return
+        self._last[key] = now_s
+        more = self._held_back.pop(key, 0)
+        level = logging.ERROR if row.blame is Blame.GATEWAY else logging.WARNING
+        where = f"gateway={forward.gateway.name} route={forward.route.name} service={service}" if forward else "-"
+        again = f" (and {more} more like it)" if more else ""
+        _log.log(level, "%s %s request_id=%s: %s%s", reason.value, where, request_id.decode("ascii"), what, again)

@@ -1,0 +1,220 @@
+"""One worker: the place where configuration, listeners and the request path are put together.
+
+It starts the coarse clock, the listeners and the source of documents, serves until it is told to
+stop, and then drains: no new connections, every request in flight finished, idle connections closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import signal
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from authgate_fast import __version__
+from authgate_fast.limits import DEFAULTS, Limits
+from authgate_fast.proxy.context import Context
+from authgate_fast.proxy.downstream import Downstream
+from authgate_fast.proxy.pool import Pools
+from authgate_fast.proxy.timeouts import Ticker
+from authgate_fast.server.ops import OpsServer
+from authgate_fast.server.report import FailureLog
+
+if TYPE_CHECKING:
+    from authgate_fast.config.store import Configuration
+    from authgate_fast.snapshot import Snapshot
+
+_log = logging.getLogger("authgate")
+
+BACKLOG = 2_048
+DRAIN_IDLE_S = 0.5
+"""How long a kept-alive client connection stays open in a drain, for a request that is already on its way."""
+
+
+class ListenError(Exception):
+    """An address cannot be listened on; the text says which, why and what to do."""
+
+
+class Source(Protocol):
+    """Where documents come from: feeds a `Configuration` until cancelled."""
+
+    async def run(self) -> None: ...
+
+    def status(self) -> dict[str, object]: ...
+
+
+@dataclass(slots=True)
+class Address:
+    """A host and a port to listen on."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(slots=True)
+class WorkerOptions:
+    """How one worker runs. ``ops`` None: no ops listener."""
+
+    listen: Address = field(default_factory=lambda: Address("127.0.0.1", 8080))
+    ops: Address | None = field(default_factory=lambda: Address("127.0.0.1", 9321))
+    limits: Limits = DEFAULTS
+    drain_timeout_s: float = 30.0
+
+
+class Worker:
+    """Serves one `Configuration` in the running event loop, between `start` and `drain`."""
+
+    def __init__(self, configuration: Configuration, source: Source | None, options: WorkerOptions) -> None:
+        self._configuration = configuration
+        self._source = source
+        self._options = options
+        self._context = context = Context(asyncio.get_running_loop(), options.limits)
+        context.pools = Pools(context)
+        context.report = FailureLog(context)
+        context.snapshot = configuration.snapshot
+        configuration.on_swap.append(self._swap)
+        self._ticker = Ticker(context)
+        self._ops = OpsServer(self.status, self.is_ready)
+        self._server: asyncio.Server | None = None
+        self._source_task: asyncio.Task[None] | None = None
+        self._started_s = time.time()
+        self._frozen = False
+        self._swap(configuration.snapshot)
+
+    @property
+    def port(self) -> int:
+        """The port that clients reach, once started."""
+        assert self._server is not None  # noqa: S101
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    @property
+    def ops_port(self) -> int:
+        """The port of the ops listener, once started."""
+        return self._ops.port
+
+    def is_ready(self) -> bool:
+        """Tell whether traffic should be sent here."""
+        return self._context.snapshot.ready and not self._context.draining
+
+    def _swap(self, snapshot: Snapshot) -> None:
+        self._context.snapshot = snapshot
+        if snapshot.ready and not self._frozen:
+            # The first configuration lives for long: the collector need not walk it again and again.
+            self._frozen = True
+            gc.collect()
+            gc.freeze()
+
+    async def start(self) -> None:
+        """Listen. Raises ListenError."""
+        self._ticker.start()
+        loop = asyncio.get_running_loop()
+        context = self._context
+        options = self._options
+        if options.ops is not None:
+            try:
+                await self._ops.start(options.ops.host, options.ops.port)
+            except OSError as error:
+                self._ticker.stop()
+                raise _listen_error("--ops", options.ops, error) from error
+        try:
+            self._server = await loop.create_server(
+                lambda: Downstream(context), options.listen.host, options.listen.port, backlog=BACKLOG
+            )
+        except OSError as error:
+            self._ticker.stop()
+            await self._ops.close()
+            raise _listen_error("--listen", options.listen, error) from error
+        if self._source is not None:
+            self._source_task = loop.create_task(self._source.run(), name="source")
+            self._source_task.add_done_callback(self._source_ended)
+
+    def _source_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            _log.critical("the source of documents stopped; serving the last good state", exc_info=task.exception())
+
+    async def drain(self) -> None:
+        """Stop accepting, finish what is in flight within the drain timeout, close everything."""
+        context = self._context
+        context.draining = True
+        if self._server is not None:
+            await asyncio.sleep(0)  # connections that the kernel has accepted already are taken over first
+            self._server.close()
+        deadline_s = context.loop.time() + self._options.drain_timeout_s
+        begun_s = context.loop.time()
+        while context.connections and context.loop.time() < deadline_s:
+            if context.loop.time() - begun_s >= DRAIN_IDLE_S:
+                for connection in list(context.connections):
+                    connection.close_idle()
+            await asyncio.sleep(0.02)
+        if context.connections:
+            _log.warning("drain timeout: %d connections are cut", len(context.connections))
+            for connection in list(context.connections):
+                connection.abort()
+        if self._source_task is not None:
+            self._source_task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await self._source_task
+        await context.pools.close()
+        await self._ops.close()
+        self._ticker.stop()
+
+    async def serve_until_signal(self) -> None:
+        """Serve until SIGTERM or SIGINT, then drain; a second signal ends at once."""
+        loop = asyncio.get_running_loop()
+        told = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, told.set)
+        await told.wait()
+        told.clear()
+        _log.info("draining: finishing %d connections", len(self._context.connections))
+        draining = asyncio.ensure_future(self.drain())
+        again = asyncio.ensure_future(told.wait())
+        await asyncio.wait({draining, again}, return_when=asyncio.FIRST_COMPLETED)
+        again.cancel()
+        if not draining.done():
+            draining.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await draining
+        else:
+            draining.result()
+
+    def status(self) -> dict[str, object]:
+        """What /status shows."""
+        context = self._context
+        configuration = self._configuration
+        counters = context.counters
+        gateways = context.snapshot.gateways
+        return {
+            "version": __version__,
+            "ready": self.is_ready(),
+            "draining": context.draining,
+            "uptime_s": round(time.time() - self._started_s, 1),
+            "snapshot_revision": context.snapshot.revision,
+            "revision": configuration.revision,
+            "documents": len(configuration.documents),
+            "gateways": {name: {"hosts": list(gateway.hosts)} for name, gateway in gateways.items()},
+            "source": self._source.status() if self._source is not None else {"type": "fixed"},
+            "refused_documents": {name: str(problem) for name, problem in configuration.refused.items()},
+            "connections": len(context.connections),
+            "connections_total": counters.connections,
+            "requests_total": counters.requests,
+            "refused_total": dict(counters.refused),
+            "retries_total": counters.retries,
+            "upstream_failures_total": counters.upstream_failures,
+            "upstreams": context.pools.counts(),
+        }
+
+
+def _listen_error(option: str, address: Address, error: OSError) -> ListenError:
+    why = error.strerror or str(error)
+    if "address already in use" in str(error).lower():
+        why = "address already in use: another program listens there"
+    return ListenError(f"cannot listen on {address}: {why}. Choose another address with {option} HOST:PORT.")

@@ -1,0 +1,163 @@
+"""A gateway and a scripted backend on loopback, for tests of the protocol over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from authgate_fast.auth.api_key import ApiKeyAuthenticator
+from authgate_fast.config.compile import build_snapshot
+from authgate_fast.limits import DEFAULTS, Limits
+from authgate_fast.proxy.context import Context
+from authgate_fast.proxy.downstream import Downstream
+from authgate_fast.proxy.pool import Pools
+from authgate_fast.proxy.timeouts import Ticker
+from authgate_fast.routing.path_policy import PathPolicy
+from authgate_fast.routing.template import parse_public, parse_target, target_pieces
+from authgate_fast.routing.trie import build_trie
+from authgate_fast.snapshot import Credential, Gateway, Route, Service, Snapshot, Target, TimeoutSettings
+
+BOUND_S = 10.0
+KEY = "agk_test"
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+def settings(limits: Limits = DEFAULTS) -> TimeoutSettings:
+    return TimeoutSettings(
+        limits.max_body_bytes,
+        limits.body_timeout_s,
+        limits.connect_timeout_s,
+        limits.first_byte_timeout_s,
+        limits.between_bytes_timeout_s,
+    )
+
+
+def make_snapshot(port: int, limits: Limits = DEFAULTS, *, key_digest: bytes = b"") -> Snapshot:
+    """Two routes on any host, every method: PUBLIC /p/{rest*} and SECURE /s/{rest*}, both to /{rest*}."""
+    service = Service("svc", (Target("http", "127.0.0.1", port, b"", b"Host: 127.0.0.1:%d\r\n" % port),))
+    items = []
+    for name, secure in (("p", False), ("s", True)):
+        public, target = parse_public(f"/{name}/{{rest*}}"), parse_target("/{rest*}")
+        route = Route(
+            name, b"ANY", public.text, secure, "svc", service, target_pieces(public, target), settings(limits)
+        )
+        items.append((public, route))
+    credential = Credential("app", "default", frozenset(), float("inf"), b"X-Consumer-Id: app\r\n")
+    gateway = Gateway(
+        "gw",
+        ("*",),
+        ApiKeyAuthenticator("gw", "X-Api-Key"),
+        {key_digest: credential},
+        build_trie(items),
+        PathPolicy(),
+        (),
+        b"Via: 1.1 authgate\r\nX-Gateway-Id: gw\r\n",
+    )
+    return build_snapshot(1, [gateway])
+
+
+@dataclass
+class Stack:
+    """A running gateway; `context` is its insides, `reports` what it told the operator."""
+
+    port: int
+    context: Context
+    reports: list[tuple[str, str]] = field(default_factory=list)
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 20)
+
+    async def talk(self, *parts: bytes) -> bytes:
+        """Send `parts` one by one, each in a read of its own, and return all that comes until the close."""
+        reader, writer = await self.connect()
+        try:
+            for part in parts:
+                writer.write(part)
+                await writer.drain()
+                await asyncio.sleep(0)
+            return await asyncio.wait_for(reader.read(-1), BOUND_S)
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def backend(handler: Handler) -> AsyncIterator[int]:
+    """Serve every connection with `handler`; yield the port."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            await handler(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        finally:
+            tasks.discard(task)
+            writer.close()
+
+    server = await asyncio.start_server(accepted, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for task in list(tasks):
+            task.cancel()
+
+
+@asynccontextmanager
+async def gateway(snapshot: Snapshot, limits: Limits = DEFAULTS) -> AsyncIterator[Stack]:
+    """Run the request path for `snapshot`."""
+    loop = asyncio.get_running_loop()
+    context = Context(loop, limits)
+    context.pools = Pools(context)
+    context.snapshot = snapshot
+    ticker = Ticker(context)
+    ticker.start()
+    server = await loop.create_server(lambda: Downstream(context), "127.0.0.1", 0)
+    stack = Stack(server.sockets[0].getsockname()[1], context)
+    context.report = lambda reason, forward, request_id, what: stack.reports.append((reason.value, what))
+    try:
+        yield stack
+    finally:
+        server.close()
+        for connection in list(context.connections):
+            connection.abort()
+        await context.pools.close()
+        ticker.stop()
+
+
+async def read_head(reader: asyncio.StreamReader) -> bytes:
+    """Read one message head."""
+    return await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), BOUND_S)
+
+
+def answer(body: bytes = b"ok", extra: bytes = b"") -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n%b\r\n%b" % (len(body), extra, body)
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer each request with the request as it was received, byte for byte (bodies by Content-Length or chunked)."""
+    while True:
+        head = await reader.readuntil(b"\r\n\r\n")
+        seen = head
+        lowered = head.lower()
+        if b"transfer-encoding: chunked" in lowered:
+            while True:
+                line = await reader.readuntil(b"\r\n")
+                size = int(line, 16)
+                data = await reader.readexactly(size + 2)
+                seen += line + data
+                if size == 0:
+                    break
+        elif b"content-length: " in lowered:
+            at = lowered.index(b"content-length: ") + 16
+            length = int(lowered[at : lowered.index(b"\r", at)])
+            seen += await reader.readexactly(length)
+        writer.write(answer(b"" if head.startswith(b"HEAD ") else seen))
+        if head.startswith(b"HEAD "):
+            pass
+        await writer.drain()
