@@ -139,7 +139,10 @@ REFUSED = [
         (path, "hides")
         for path in (b"/%252e%252e/a", b"/%25252f", b"/a%252E", b"/%255c", b"/%2500", b"/%253b")
     ),
-    *((path, "hides") for path in (b"/%25%32%65", b"/%25%32%46", b"/%2525%32e", b"/%25257F", b"/%251F")),
+    *(
+        (path, "hides")
+        for path in (b"/%25%32%65", b"/%25%32%46", b"/%2525%32e", b"/%25257F", b"/%251F", b"/%250a")
+    ),
     *((path, "hides") for path in (b"/%25c0%25ae", b"/%25ff", b"/%2525e0%252580%2525af")),
     (b"/" + b"%25" + b"25" * 20, "too many layers"),
     *((path, "two slashes") for path in (b"//", b"//a", b"/a//b", b"/a//", b"///")),
