@@ -21,7 +21,9 @@ _is_label = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?").fullmatch
 # The forms that inet_aton reads as (a part of) an address: decimal, octal, hex.
 _is_number = re.compile(r"0x[0-9a-f]*|[0-9]+").fullmatch
 _is_dotted_quad = re.compile(r"(?:0|[1-9][0-9]{0,2})(?:\.(?:0|[1-9][0-9]{0,2})){3}").fullmatch
-_split_url = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#\\]*)([^?#]*)(\?[^#]*)?(#.*)?", re.DOTALL).fullmatch
+_split_url = re.compile(
+    r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#\\]*)([^?#]*)(\?[^#]*)?(#.*)?", re.DOTALL
+).fullmatch
 _split_authority = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9]*))?").fullmatch
 _is_port = re.compile(r"[1-9][0-9]{0,4}").fullmatch
 
@@ -58,7 +60,7 @@ class AddressError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class TargetUrl:
-    """A target URL in parts. ``host`` has no brackets; ``base_path`` is "" or starts with a slash and ends without."""
+    """A target URL in parts. ``host`` has no brackets; ``base_path`` is empty or ``/like/this``."""
 
     scheme: str
     host: str
@@ -135,7 +137,9 @@ def parse_network(text: str) -> IPv4Network | IPv6Network:
     try:
         meant = ip_network(text, strict=False)
     except ValueError:
-        raise AddressError("an address or a range, for instance 10.0.0.0/8, 192.0.2.7 or 2001:db8::/32") from None
+        raise AddressError(
+            "an address or a range, for instance 10.0.0.0/8, 192.0.2.7 or 2001:db8::/32"
+        ) from None
     raise AddressError("a range starts at its first address", f"did you mean `{meant}`?")
 
 
@@ -213,13 +217,12 @@ def _parse_base_path(path: str) -> str:
         return ""
     if not path.isascii():
         raise AddressError("the path of a target URL is ASCII; percent-encode the rest (RFC 3986)")
-    path = path.removesuffix("/")
     answer = split_path(path.encode("ascii"), STRICT)
     if isinstance(answer, str):
         raise AddressError(f"the path of a target URL cannot hold {answer}")
     if "{" in path or "}" in path:
         raise AddressError("the path of a target URL is fixed; parameters go into a route's target_path")
-    return path
+    return path.removesuffix("/")
 
 
 def _address_of(host: str) -> IPv4Address | IPv6Address | None:

@@ -160,11 +160,15 @@ class Document(_Strict):
 class Narrowing(Document):
     """Limits that a service or route may set below the node's (``limits.NARROWABLE``)."""
 
-    max_body_bytes: int | None = Field(None, gt=0, lt=1 << 63, description="a whole number of bytes above zero")
+    max_body_bytes: int | None = Field(
+        None, gt=0, lt=1 << 63, description="a whole number of bytes above zero"
+    )
     body_timeout_s: _Seconds | None = Field(None, description="seconds, above zero and at most 86400")
     connect_timeout_s: _Seconds | None = Field(None, description="seconds, above zero and at most 86400")
     first_byte_timeout_s: _Seconds | None = Field(None, description="seconds, above zero and at most 86400")
-    between_bytes_timeout_s: _Seconds | None = Field(None, description="seconds, above zero and at most 86400")
+    between_bytes_timeout_s: _Seconds | None = Field(
+        None, description="seconds, above zero and at most 86400"
+    )
 
 
 class ApiKeyAuth(_Strict):
@@ -186,7 +190,9 @@ class GatewayDocument(Document):
     """A public front door, chosen by the request's host."""
 
     hosts: tuple[Annotated[str, Field(max_length=300)], ...] = Field(
-        min_length=1, max_length=MAX_LIST, description='a list with at least one host, such as [shop.example.com, "*"]'
+        min_length=1,
+        max_length=MAX_LIST,
+        description='a list with at least one host, such as [shop.example.com, "*"]',
     )
     auth: Annotated[ApiKeyAuth, BeforeValidator(_check_auth)] = Field(
         description="a mapping, {type: API_KEY} or {type: API_KEY, header: X-Api-Key}"
@@ -221,10 +227,15 @@ class ServiceDocument(Narrowing):
         None, description="the backend's URL, such as http://catalog:8080 or https://example.com/v1"
     )
     target_urls: tuple[Url, ...] | None = Field(
-        None, min_length=1, max_length=MAX_LIST, description="a list of at least one URL, instead of target_url"
+        None,
+        min_length=1,
+        max_length=MAX_LIST,
+        description="a list of at least one URL, instead of target_url",
     )
     preserve_host: bool = Field(False, description="true (the backend sees the client's Host) or false")
-    allow_link_local: bool = Field(False, description="true or false; true lets link-local addresses be targets")
+    allow_link_local: bool = Field(
+        False, description="true or false; true lets link-local addresses be targets"
+    )
 
     @model_validator(mode="after")
     def _check_targets(self) -> Self:
@@ -263,7 +274,9 @@ class RouteDocument(Narrowing):
     )
     roles: Roles = Field((), description=f"a list of names, each {_ROLE_RULE}")
     scopes: Roles = Field((), description=f"a list of names, each {_ROLE_RULE}")
-    consumers: tuple[Name, ...] = Field((), max_length=10_000, description=f"a list of consumers' names: {NAME_RULE}")
+    consumers: tuple[Name, ...] = Field(
+        (), max_length=10_000, description=f"a list of consumers' names: {NAME_RULE}"
+    )
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -314,7 +327,9 @@ class ConsumerDocument(Document):
     roles: Roles = Field((), description=f"a list of names, each {_ROLE_RULE}")
     expires_at: Moment | None = Field(None, description="a moment such as 2030-01-31T00:00:00Z")
     username: str | None = Field(
-        None, pattern=r"^[^:\x00-\x1f\x7f]{1,128}$", description="a text of at most 128 characters without ':'"
+        None,
+        pattern=r"^[^:\x00-\x1f\x7f]{1,128}$",
+        description="a text of at most 128 characters without ':'",
     )
     password_hash: str | None = Field(
         None,
@@ -332,7 +347,9 @@ class ConsumerDocument(Document):
         hashes: set[str | None] = {first}
         for index, key in enumerate(keys):
             if key.id in ids:
-                taken = " (the id of api_key_sha256)" if first is not None and key.id == DEFAULT_KEY_ID else ""
+                taken = (
+                    " (the id of api_key_sha256)" if first is not None and key.id == DEFAULT_KEY_ID else ""
+                )
                 raise _refusal(f"each key of a consumer has its own id{taken}", at=(index, "id"))
             if key.sha256 in hashes:
                 raise _refusal("the same key stands here twice; write it once", at=(index, "sha256"))
@@ -340,7 +357,7 @@ class ConsumerDocument(Document):
             hashes.add(key.sha256)
         return keys
 
-    def keys(self) -> list[tuple[str, bytes, float]]:
+    def all_keys(self) -> list[tuple[str, bytes, float]]:
         """Return (id, SHA-256 digest, end in seconds since the epoch) of each key."""
         end = _seconds(self.expires_at)
         keys = []

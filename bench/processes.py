@@ -106,14 +106,14 @@ def run_pinned(arguments: Sequence[str | Path], cpus: set[int], timeout_s: float
             text=True,
             start_new_session=True,
         )
-    try:
-        output, _ = popen.communicate(timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        raise BenchError(f"{arguments[0]} was not done after {timeout_s:.0f} s") from None
-    finally:
-        if popen.returncode is None:
-            _signal_group(popen.pid, signal.SIGKILL)
-            popen.wait()
+    with popen:
+        try:
+            output, _ = popen.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            raise BenchError(f"{arguments[0]} was not done after {timeout_s:g} s") from None
+        finally:
+            if popen.returncode is None:
+                _signal_group(popen.pid, signal.SIGKILL)
     if popen.returncode:
         raise BenchError(f"{arguments[0]} failed (exit code {popen.returncode}):\n{output}")
     return output
@@ -125,7 +125,7 @@ def wait_until(child: Child, is_done: Callable[[], bool], what: str, timeout_s: 
     while not is_done():
         child.check_alive()
         if time.monotonic() > deadline:
-            raise child.failed(f"did not {what} within {timeout_s:.0f} s")
+            raise child.failed(f"did not {what} within {timeout_s:g} s")
         time.sleep(_POLL_S)
 
 

@@ -6,11 +6,11 @@ of two claims stays); a person who writes a configuration should hear of them fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from os import PathLike
 
 from authgate_fast.config.documents import read_document_at
-from authgate_fast.config.file import load_file
+from authgate_fast.config.file import LoadedFile, load_file
 from authgate_fast.config.keys import DocumentKey, label, redis_key
 from authgate_fast.config.problems import Problem, did_you_mean, join_path
 from authgate_fast.model import (
@@ -21,53 +21,69 @@ from authgate_fast.model import (
     ServiceDocument,
 )
 
-Place = Callable[[DocumentKey, str], tuple[str, str]]
+Loc = tuple[str | int, ...]
+Place = Callable[[DocumentKey, Loc], tuple[str, str]]
 """From a document and a field in it to what `Problem` calls ``where`` and ``path``."""
 
 
 def check_file(path: str | PathLike[str]) -> list[Problem]:
     """Return every problem of a configuration file: of its documents, and between them."""
-    loaded = load_file(path)
-    return loaded.problems + check_documents(loaded.documents, loaded.place)
+    return check_loaded(load_file(path))
 
 
-def check_documents(documents: Mapping[DocumentKey, bytes], place: Place | None = None) -> list[Problem]:
+def check_loaded(loaded: LoadedFile) -> list[Problem]:
+    """Return every problem of a file that has been read; its documents are good if there is none."""
+    return loaded.problems + check_documents(loaded.documents, loaded.place, loaded.names)
+
+
+def check_documents(
+    documents: Mapping[DocumentKey, bytes],
+    place: Place | None = None,
+    names: Collection[DocumentKey] = (),
+) -> list[Problem]:
     """Return every problem of `documents`: of each by itself, and between them.
 
     Where two claim the same, the first by kind and name is taken as the older. A disabled document
-    claims nothing, but it is there: others may name it.
+    claims nothing, but it is there: others may name it. `names` are documents
+    that are there too, but so broken that they are not among `documents`.
     """
     parsed: dict[DocumentKey, AnyDocument] = {}
     problems: list[Problem] = []
-    place = place or (lambda key, field: (redis_key(key), field))
+    place = place or _redis_place
     for key in sorted(documents):
-        where, path = place(key, "")
+        where, path = place(key, ())
         document = read_document_at(key, documents[key], where, path)
         if isinstance(document, list):
             problems += document
         else:
             parsed[key] = document
     # Those that are there but broken are named rightly all the same.
-    return problems + list(_Check(parsed, frozenset(documents), place).problems())
+    return problems + list(_Check(parsed, {*documents, *names}, place).problems())
+
+
+def _redis_place(key: DocumentKey, loc: Loc) -> tuple[str, str]:
+    return redis_key(key), join_path("", loc)
 
 
 class _Check:
     """One pass over documents that are each good by themselves; remembers who claimed what."""
 
     def __init__(
-        self, parsed: Mapping[DocumentKey, AnyDocument], present: frozenset[DocumentKey], place: Place
+        self, parsed: Mapping[DocumentKey, AnyDocument], present: set[DocumentKey], place: Place
     ) -> None:
         self.parsed = parsed
         self.place = place
         self.names: dict[tuple[str, str], set[str]] = {}
         for key in present:
-            self.names.setdefault((key.kind, "" if key.kind == "gateway" else key.gateway), set()).add(key.name)
+            self.names.setdefault((key.kind, "" if key.kind == "gateway" else key.gateway), set()).add(
+                key.name
+            )
         self.holders: dict[tuple[object, ...], DocumentKey] = {}
 
     def problems(self) -> Iterator[Problem]:
         for key, document in self.parsed.items():
             if key.kind != "gateway":
-                yield from self.name_exists(key, "", "gateway", key.gateway)
+                yield from self.name_exists(key, (), "gateway", key.gateway)
             if isinstance(document, RouteDocument):
                 yield from self.route_names(key, document)
             if not document.enabled:
@@ -82,37 +98,39 @@ class _Check:
                 assert isinstance(document, ServiceDocument)
 
     def route_names(self, key: DocumentKey, route: RouteDocument) -> Iterator[Problem]:
-        yield from self.name_exists(key, "service", "service", route.service)
+        yield from self.name_exists(key, ("service",), "service", route.service)
         for index, consumer in enumerate(route.consumers):
-            yield from self.name_exists(key, join_path("consumers", (index,)), "consumer", consumer)
+            yield from self.name_exists(key, ("consumers", index), "consumer", consumer)
 
-    def name_exists(self, key: DocumentKey, field: str, kind: str, name: str) -> Iterator[Problem]:
+    def name_exists(self, key: DocumentKey, loc: Loc, kind: str, name: str) -> Iterator[Problem]:
         known = self.names.get((kind, "" if kind == "gateway" else key.gateway), set())
         if name not in known:
             of_gateway = "" if kind == "gateway" else f" in the gateway `{key.gateway}`"
             hint = did_you_mean(name, sorted(known))
-            yield self.problem(key, field, f'"{name}"', f"there is no such {kind}{of_gateway}", hint)
+            yield self.problem(key, loc, f'"{name}"', f"there is no such {kind}{of_gateway}", hint)
 
     def hosts(self, key: DocumentKey, gateway: GatewayDocument) -> Iterator[Problem]:
         for index, host in enumerate(gateway.hosts):
             holder = self.holders.setdefault(("host", host), key)
             if holder != key:
                 message = f"the {label(holder)} has this host already; a host belongs to one gateway"
-                yield self.problem(key, join_path("hosts", (index,)), f'"{host}"', message)
+                yield self.problem(key, ("hosts", index), f'"{host}"', message)
 
     def route_claim(self, key: DocumentKey, route: RouteDocument) -> Iterator[Problem]:
         holder = self.holders.setdefault(("route", key.gateway, route.template.shape, route.method), key)
         if holder != key:
-            message = f"the {label(holder)} answers this method on the same paths; change or remove one of the two"
-            yield self.problem(key, "public_path", f"{route.method} {route.public_path}", message)
+            message = (
+                f"the {label(holder)} answers this method on the same paths; change or remove one of the two"
+            )
+            yield self.problem(key, ("public_path",), f"{route.method} {route.public_path}", message)
 
     def consumer_keys(self, key: DocumentKey, consumer: ConsumerDocument) -> Iterator[Problem]:
-        for key_id, digest, _ in consumer.keys():
+        for key_id, digest, _ in consumer.all_keys():
             holder = self.holders.setdefault(("key", key.gateway, digest), key)
             if holder != key:
                 message = f"the {label(holder)} has the same key; each consumer needs its own"
-                yield self.problem(key, "", f"the key {key_id}", message)
+                yield self.problem(key, (), f"the key {key_id}", message)
 
-    def problem(self, key: DocumentKey, field: str, found: str, message: str, hint: str = "") -> Problem:
-        where, path = self.place(key, field)
+    def problem(self, key: DocumentKey, loc: Loc, found: str, message: str, hint: str = "") -> Problem:
+        where, path = self.place(key, loc)
         return Problem(where, path, found, message, hint)

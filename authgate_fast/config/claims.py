@@ -116,7 +116,8 @@ class KeyClaims:
                     redis_key(key),
                     "api_keys",
                     f"a key ({credential.credential_id}) that another consumer has",
-                    f"the older consumer `{self.credentials[digest].consumer}` keeps it; each needs its own key",
+                    f"the older consumer `{self.credentials[digest].consumer}` keeps it; "
+                    "each consumer needs its own key",
                 )
                 self._reported.setdefault(digest, []).append(name)
         self._unsettled.clear()

@@ -7,13 +7,14 @@ mapping stays, the other is reported. Text becomes the bytes of the wire here an
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping
+from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple
 
 from authgate_fast.auth.api_key import ApiKeyAuthenticator
 from authgate_fast.config.keys import DocumentKey, redis_key
 from authgate_fast.config.problems import Problem
-from authgate_fast.limits import Limits
+from authgate_fast.limits import NARROWABLE, Limits
 from authgate_fast.model import ConsumerDocument, GatewayDocument, Narrowing, RouteDocument, ServiceDocument
 from authgate_fast.routing.path_policy import PathPolicy
 from authgate_fast.routing.template import Template
@@ -41,7 +42,7 @@ class Compiled(NamedTuple):
     clashes: list[RouteClash]
 
 
-def compile_gateway(
+def compile_gateway(  # noqa: PLR0917  # each is a document or what it is compiled with
     name: str,
     document: GatewayDocument,
     services: Mapping[str, ServiceDocument],
@@ -59,7 +60,7 @@ def compile_gateway(
             return compiled.gateway
 
 
-def compile_gateway_steps(
+def compile_gateway_steps(  # noqa: PLR0917  # as above
     name: str,
     document: GatewayDocument,
     services: Mapping[str, ServiceDocument],
@@ -76,8 +77,9 @@ def compile_gateway_steps(
         for service_name, service in services.items()
         if service.enabled
     }
+    node = TimeoutSettings(**{name: getattr(limits, name) for name in NARROWABLE})
+    settings = {service_name: narrow(node, service) for service_name, service in services.items()}
     holders: dict[tuple[object, str], str] = {}
-    settings: dict[TimeoutSettings, TimeoutSettings] = {}
     items: list[tuple[Template, Route]] = []
     clashes: list[RouteClash] = []
     pending = iter(routes.items())
@@ -89,8 +91,7 @@ def compile_gateway_steps(
             if holder != route_name:
                 clashes.append(_route_clash(name, route_name, route, holder))
                 continue
-            narrowed = narrow(limits, services.get(route.service), route)
-            narrowed = settings.setdefault(narrowed, narrowed)
+            narrowed = narrow(settings.get(route.service, node), route)
             service = compiled_services.get(route.service)
             items.append((route.template, _compile_route(route_name, route, service, narrowed)))
         yield
@@ -140,32 +141,20 @@ def compile_credentials(
                 consumer, key_id, roles, ends_at, f"{lines}X-Credential-Id: {key_id}\r\n".encode("ascii")
             ),
         )
-        for key_id, digest, ends_at in document.keys()
+        for key_id, digest, ends_at in document.all_keys()
     ]
 
 
-def narrow(limits: Limits, service: Narrowing | None, route: Narrowing) -> TimeoutSettings:
-    """Return the node's limits, narrowed by the service and then the route; nothing widens them."""
-    body: int | None = limits.max_body_bytes
-    waits = [
-        limits.body_timeout_s,
-        limits.connect_timeout_s,
-        limits.first_byte_timeout_s,
-        limits.between_bytes_timeout_s,
-    ]
-    for document in (service, route):
-        if document is None:
-            continue
-        if document.max_body_bytes is not None:
-            body = document.max_body_bytes if body is None else min(body, document.max_body_bytes)
-        own = (
-            document.body_timeout_s,
-            document.connect_timeout_s,
-            document.first_byte_timeout_s,
-            document.between_bytes_timeout_s,
-        )
-        waits = [wait if mine is None else min(wait, mine) for wait, mine in zip(waits, own, strict=True)]
-    return TimeoutSettings(body, *waits)
+def narrow(settings: TimeoutSettings, document: Narrowing) -> TimeoutSettings:
+    """Return `settings`, narrowed by what the document sets; nothing widens them."""
+    own = [(name, value) for name in NARROWABLE if (value := getattr(document, name)) is not None]
+    if not own:
+        return settings
+    changes = {}
+    for name, value in own:
+        before = getattr(settings, name)
+        changes[name] = value if before is None else min(before, value)
+    return replace(settings, **changes)
 
 
 def build_snapshot(revision: int, gateways: Iterable[Gateway]) -> Snapshot:

@@ -9,18 +9,22 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from authgate_fast.limits import NARROWABLE, Limits
+
 MAX_SHOWN = 60
 _SECRET_FIELDS = frozenset({"api_key_sha256", "sha256", "password_hash"})
 _DOCUMENT = "a mapping of fields"
-# What may be, or be made from, a credential: our keys, long hex or base64 runs, PHC strings, URLs with user info.
-_looks_secret = re.compile(r"agk_|\$argon2|[A-Za-z0-9+/_-]{32}|://[^/]*@").search
+_ABSENT = object()
+_NODE_LIMITS = frozenset(field.name for field in fields(Limits)) - NARROWABLE
+# What may be a credential or made from one: our keys, long hex or base64 runs, PHC strings, user info.
+_looks_secret = re.compile(r"agk_|\$argon2|[A-Za-z0-9+]{32}|://[^/]*@").search
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,8 @@ class Problem:
     found: str
     message: str
     hint: str = ""
+    loc: tuple[str | int, ...] = field(default=(), repr=False, compare=False)
+    """``path`` in parts, from the document on; a file finds the line by it."""
 
     def __str__(self) -> str:
         place = ": ".join(part for part in (self.where, self.path) if part)
@@ -68,7 +74,9 @@ def show(value: object) -> str:
         return f'"{printable(value)}"'
     if isinstance(value, Mapping):
         return _DOCUMENT
-    return "a list" if isinstance(value, Sequence) else f"a {type(value).__name__}"
+    if isinstance(value, Sequence):
+        return "a list" if value else "an empty list"
+    return f"a {type(value).__name__}"
 
 
 def explain(
@@ -88,7 +96,7 @@ def join_path(path: str, parts: Iterable[str | int]) -> str:
         if isinstance(part, int):
             path += f"[{part}]"
         else:
-            text = printable(part)
+            text = "agk_..." if part.startswith("agk_") else printable(part)
             path = f"{path}.{text}" if path else text
     return path
 
@@ -102,30 +110,50 @@ def _explain_one(
         size = details["input"]
         length = len(size) if isinstance(size, str | bytes | bytearray) else 0
         return Problem(where, path, f"{length} bytes that are not JSON", _json_message(context))
-    loc: tuple[str | int, ...] = details["loc"] + tuple(context.get("at", ()))
+    within: tuple[str | int, ...] = tuple(context.get("at", ()))
+    loc = details["loc"] + within
     place = join_path(path, loc)
     if kind == "authgate":
-        found = str(context.get("found", "")) or _found(loc, details["input"], "at" in context)
-        return Problem(where, place, found, details["msg"], str(context.get("hint", "")))
+        found = _found(loc, _dig(details["input"], within))
+        return Problem(where, place, found, details["msg"], str(context.get("hint", "")), loc)
     if kind == "extra_forbidden":
-        owner, _ = _field_at(model, loc[:-1])
-        names = [*owner.model_fields, *(also if len(loc) == 1 else ())] if owner is not None else [*also]
-        return Problem(
-            where,
-            place,
-            "a field that does not exist",
-            f"the fields here are {', '.join(names)}",
-            did_you_mean(str(loc[-1]), names),
-        )
+        return _unknown_field(model, where, place, loc, also)
     _, info = _field_at(model, loc)
     allowed = _allowed(info, kind, details, loc)
-    found = "nothing" if kind == "missing" else _found(loc, details["input"], False)
-    return Problem(where, place, found, allowed, _hint(info, details))
+    found = "nothing" if kind == "missing" else _found(loc, details["input"])
+    return Problem(where, place, found, allowed, _hint(info, details), loc)
 
 
-def _found(loc: tuple[str | int, ...], value: object, is_whole: bool) -> str:
-    """Describe the value at `loc`; `is_whole`: the value is the document around it, so say nothing."""
-    if is_whole:
+def _unknown_field(
+    model: type[BaseModel], where: str, place: str, loc: tuple[str | int, ...], also: tuple[str, ...]
+) -> Problem:
+    name = str(loc[-1])
+    found = "a field that does not exist"
+    if name in _NODE_LIMITS:
+        message = f"this limit is for a whole node: authgate run --limit {name}=..."
+        return Problem(where, place, found, message, loc=loc)
+    owner, _ = _field_at(model, loc[:-1])
+    names = [*owner.model_fields] if owner is not None else []
+    if len(loc) == 1:
+        names += also
+    return Problem(
+        where, place, found, f"the fields here are {', '.join(names)}", did_you_mean(name, names), loc
+    )
+
+
+def _dig(value: object, within: tuple[str | int, ...]) -> object:
+    """Return what stands at `within` inside a value that was judged as a whole."""
+    for part in within:
+        try:
+            value = value[part]  # type: ignore[index]  # any JSON value; the wrong ones end here
+        except (LookupError, TypeError):
+            return _ABSENT
+    return value
+
+
+def _found(loc: tuple[str | int, ...], value: object) -> str:
+    """Describe the value at `loc`, without showing a secret."""
+    if value is _ABSENT:
         return ""
     if any(part in _SECRET_FIELDS for part in loc):
         if isinstance(value, str):
@@ -134,7 +162,9 @@ def _found(loc: tuple[str | int, ...], value: object, is_whole: bool) -> str:
     return show(value)
 
 
-def _field_at(model: type[BaseModel], loc: Sequence[str | int]) -> tuple[type[BaseModel] | None, FieldInfo | None]:
+def _field_at(
+    model: type[BaseModel], loc: Sequence[str | int]
+) -> tuple[type[BaseModel] | None, FieldInfo | None]:
     """Follow `loc` into nested models: the model that holds its end, and the field it names."""
     owner: type[BaseModel] | None = model
     info: FieldInfo | None = None

@@ -222,7 +222,7 @@ class Configuration:
             old = read_document(key, old_raw)
             if isinstance(old, ConsumerDocument):
                 kept = {digest for digest, _ in granted}
-                for _, digest, _ in old.keys():
+                for _, digest, _ in old.all_keys():
                     if digest not in kept:
                         house.keys.release(digest, key.name)
         for digest, credential in granted:
@@ -327,7 +327,7 @@ class Configuration:
         for name, problem in new.items():
             self._report(name, problem)
 
-    def _read(self, key: DocumentKey, raw: Raw) -> AnyDocument | None | Literal[False]:
+    def _read(self, key: DocumentKey, raw: Raw) -> AnyDocument | Literal[False] | None:
         """Return the document, None if it is gone, False if it is refused (and reported)."""
         if raw is None:
             self._accept(key)
