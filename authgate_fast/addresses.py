@@ -215,13 +215,13 @@ def _read_like_inet_aton(labels: list[str]) -> IPv4Address | None:
 def _parse_base_path(path: str) -> str:
     if path in ("", "/"):
         return ""
+    if "{" in path:
+        raise AddressError("the path of a target URL is fixed; parameters go into a route's target_path")
     if not path.isascii():
         raise AddressError("the path of a target URL is ASCII; percent-encode the rest (RFC 3986)")
     answer = split_path(path.encode("ascii"), STRICT)
     if isinstance(answer, str):
         raise AddressError(f"the path of a target URL cannot hold {answer}")
-    if "{" in path or "}" in path:
-        raise AddressError("the path of a target URL is fixed; parameters go into a route's target_path")
     return path.removesuffix("/")
 
 

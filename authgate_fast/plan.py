@@ -192,8 +192,8 @@ def _route(
     credential = None
     if route.secure or head.presented is not None:
         checked = _check(head, gateway, route, now, request_id)
-        if checked.__class__ is Refusal:
-            return checked  # type: ignore[return-value]
+        if isinstance(checked, Refusal):
+            return checked
         credential = checked
     service = route.service
     if service is None:
@@ -214,7 +214,7 @@ def _route(
         client,
         request_id,
     )
-    return Forward(gateway, route, service, chosen, credential, request_id, head_bytes)  # type: ignore[arg-type]
+    return Forward(gateway, route, service, chosen, credential, request_id, head_bytes)
 
 
 def _check(
@@ -235,10 +235,10 @@ def _check(
     if not route.secure:
         return None
     found = authenticator.identify(own, gateway.credentials, now)
-    if found.__class__ is not Credential:
+    if not isinstance(found, Credential):
         missing = found is Reason.CREDENTIALS_MISSING
         return Refusal(
-            found,  # type: ignore[arg-type]  # it is a Reason where it is not a Credential
+            found,
             request_id,
             detail=authenticator.missing_detail if missing else None,
             extra_lines=b"WWW-Authenticate: %b\r\n" % authenticator.challenge,

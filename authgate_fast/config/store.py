@@ -19,6 +19,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Literal
 
+from authgate_fast.config.check import check_documents
 from authgate_fast.config.claims import HostClaims, KeyClaims
 from authgate_fast.config.compile import (
     STEP,
@@ -44,6 +45,8 @@ from authgate_fast.snapshot import Gateway, Snapshot
 
 Raw = bytes | Unreadable | None
 """A document's JSON, or why it cannot be read, or None: it is not there (any more)."""
+
+__all__ = ["Configuration", "Raw", "check_documents"]
 
 log = logging.getLogger("authgate.config")
 
@@ -220,7 +223,7 @@ class Configuration:
         if old_raw is not None:
             # Keeping the digests of every consumer would cost more memory than reading one again costs time.
             old = read_document(key, old_raw)
-            if isinstance(old, ConsumerDocument):
+            if isinstance(old, ConsumerDocument) and old.enabled:
                 kept = {digest for digest, _ in granted}
                 for _, digest, _ in old.all_keys():
                     if digest not in kept:

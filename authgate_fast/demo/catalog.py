@@ -37,13 +37,13 @@ MAX_CREATED = 1_000
 
 
 class Product(TypedDict):
-    """One product as JSON shows it. ``price_cents`` is in euro cents."""
+    """One product as JSON shows it. ``price`` is in euros."""
 
     id: int
     title: str
     category: str
     description: str
-    price_cents: int
+    price: float
     stock: int
 
 
@@ -57,7 +57,7 @@ def _built_in() -> dict[int, Product]:
                 "title": f"{maker} {thing}",
                 "category": category,
                 "description": f"The {maker} {thing}: {words}.",
-                "price_cents": cents + column * cents // 20,
+                "price": (cents + column * cents // 20) / 100,
                 "stock": number * 37 % 120,
             }
     return products
@@ -92,7 +92,7 @@ class Catalog:
                     break
         return found
 
-    def create(self, title: str, category: str, description: str, price_cents: int) -> Product:
+    def create(self, title: str, category: str, description: str, price: float) -> Product:
         """Add a product under the next id."""
         number = self._next_id
         self._next_id += 1
@@ -101,9 +101,11 @@ class Catalog:
             "title": title,
             "category": category,
             "description": description,
-            "price_cents": price_cents,
+            "price": round(price, 2),
             "stock": 0,
         }
         self._products[number] = product
-        self._products.pop(number - MAX_CREATED if number - MAX_CREATED > BUILT_IN else 0, None)
+        forgotten = number - MAX_CREATED
+        if forgotten > BUILT_IN:
+            del self._products[forgotten]
         return product

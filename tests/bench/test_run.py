@@ -60,19 +60,15 @@ class _Proxy(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def proxy(tmp_path) -> Iterator[Contestant]:
-    class Handler(_Proxy):
-        pass
-
     log = tmp_path / "log"
     log.write_text("")
-    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+    with http.server.HTTPServer(("127.0.0.1", 0), _Proxy) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         with subprocess.Popen([sys.executable, "-c", ""]) as popen:
             yield Contestant("fake", Child("fake", popen, log), server.server_port)
         server.shutdown()
         thread.join()
-    _Proxy.fault = ""
 
 
 def test_an_honest_contestant_passes(proxy: Contestant) -> None:
@@ -91,8 +87,10 @@ def test_an_honest_contestant_passes(proxy: Contestant) -> None:
         ("refuses", "answered 401 to a good key"),
     ],
 )
-def test_a_contestant_that_does_less_work_is_found(proxy: Contestant, fault: str, message: str) -> None:
-    _Proxy.fault = fault
+def test_a_contestant_that_does_less_work_is_found(
+    proxy: Contestant, monkeypatch: pytest.MonkeyPatch, fault: str, message: str
+) -> None:
+    monkeypatch.setattr(_Proxy, "fault", fault)
     with pytest.raises(BenchError, match=message):
         check_work(proxy, _CONSUMERS)
 

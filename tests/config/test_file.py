@@ -79,10 +79,10 @@ def test_json_is_read_like_yaml(tmp_path: Path) -> None:
 def test_a_problem_has_the_line_of_what_is_wrong(path: Path) -> None:
     text = GOOD.replace("SECURE", "SECUR").replace("    auth:", "    adress: a\n    auth:")
     assert _said(path, text) == [
-        ":4: gateways.shop.adress: found a field that does not exist; the fields here are enabled, description, "
-        "hosts, auth, path_policy, trusted_proxies, services, routes, consumers",
-        ':13: gateways.shop.routes.get-product.security: found "SECUR"; allowed: PUBLIC (anybody may call) or '
-        "SECURE (a credential is checked) (did you mean `SECURE`?)",
+        ":4: gateways.shop.adress: found a field that does not exist; the fields here are enabled, "
+        "description, hosts, auth, path_policy, trusted_proxies, services, routes, consumers",
+        ':13: gateways.shop.routes.get-product.security: found "SECUR"; allowed: PUBLIC (anybody may call) '
+        "or SECURE (a credential is checked) (did you mean `SECURE`?)",
     ]
 
 
@@ -149,7 +149,10 @@ def test_aliases_are_allowed_until_they_unfold_into_too_much(path: Path) -> None
 
 
 def test_yaml_reads_the_scalars_of_1_2() -> None:
-    text = "[no, on, 12:30, 2030-01-01, 0x10, 1_000, .inf, '1', !!str 1, 007, -5, 1e3, 1.5, true, null, ~, 123456789012345678901]"
+    text = (
+        "[no, on, 12:30, 2030-01-01, 0x10, 1_000, .inf, '1', !!str 1,"
+        " 007, -5, 1e3, 1.5, true, null, ~, 123456789012345678901]"
+    )
     assert read_yaml(text) == [
         *("no", "on", "12:30", "2030-01-01", "0x10", "1_000", ".inf", "1", "1"),
         *(7, -5, 1000.0, 1.5, True, None, None, "123456789012345678901"),
@@ -161,7 +164,7 @@ def test_any_text_is_a_value_or_an_error_with_words(text: str) -> None:
     try:
         read_yaml(text)
     except YamlError as error:
-        assert error.message
+        assert error.message  # noqa: PT017  # most texts are fine
 
 
 def test_a_file_that_cannot_be_read_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +222,7 @@ async def test_edits_renames_and_link_swaps_are_changes_and_vanishing_is_not(
         assert await watch.next() == b"four!"
         (second / "f").unlink()
         async with asyncio.timeout(5):
-            while "is gone" not in caplog.text:
+            while "is gone" not in caplog.text:  # noqa: ASYNC110  # a log has no event
                 await asyncio.sleep(0.01)
         assert file_signature(path) is None
         assert watch.seen.empty()
@@ -230,3 +233,26 @@ async def test_edits_renames_and_link_swaps_are_changes_and_vanishing_is_not(
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     assert caplog.text.count("is gone") == 1
+
+
+async def test_a_file_that_holds_still_is_read_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path.write_bytes(b"one")  # noqa: ASYNC240  # nothing else runs yet
+    polled = asyncio.Event()
+    polls = 0
+
+    def counting(name: Path) -> tuple[int, int, int, int] | None:
+        nonlocal polls
+        polls += 1
+        if polls >= 12:
+            polled.set()
+        return file_signature(name)
+
+    monkeypatch.setattr(file_module, "file_signature", counting)
+    watch = _Watch(path)
+    task = asyncio.create_task(watch_file(path, watch.changed, 0.001, since=(0, 0, 0, 0)), name="watch")
+    try:
+        await asyncio.wait_for(polled.wait(), 5)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert watch.seen.qsize() == 1

@@ -1,0 +1,70 @@
+# `make demo` and `make test` set up everything they need: a virtual environment in .venv, the packages, and for
+# the tests a redis-server. PYTHON=... chooses the interpreter; otherwise the first one from 3.11 on is taken.
+
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q --no-input
+export PYTHON
+
+.NOTPARALLEL:
+.PHONY: help demo test lint format docs bench locust clean
+
+help:
+	@echo 'make demo     a gateway, a backend and a key to try, on 127.0.0.1:8080'
+	@echo 'make test     the tests (ARGS="-k name" for some of them)'
+	@echo 'make lint     ruff and mypy'
+	@echo 'make format   put the code in order'
+	@echo 'make docs     write the tables of README.md anew'
+	@echo 'make bench    the gateway against nginx and HAProxy (ARGS="--rounds 3")'
+	@echo 'make locust   a realistic load on a running demo (ARGS="--headless -u 50 -r 10 -t 60s")'
+	@echo 'make clean    remove what make made'
+
+$(BIN)/python:
+	@sh dev/setup.sh venv $(VENV)
+
+# A stamp is older than pyproject.toml after any change of it, and then the packages are installed again.
+$(VENV)/.run: pyproject.toml $(BIN)/python
+	$(PIP) install -e .
+	@touch $@
+
+$(VENV)/.test: pyproject.toml $(BIN)/python
+	$(PIP) install -e '.[test]'
+	@sh dev/setup.sh redis $(VENV)
+	@touch $@ $(VENV)/.run
+
+$(VENV)/.lint: pyproject.toml $(BIN)/python
+	$(PIP) install -e '.[lint]'
+	@touch $@ $(VENV)/.run
+
+$(VENV)/.bench: pyproject.toml $(BIN)/python
+	$(PIP) install -e '.[bench]'
+	@touch $@ $(VENV)/.run
+
+demo: $(VENV)/.run
+	@exec $(BIN)/authgate demo $(ARGS)
+
+test: $(VENV)/.test
+	@exec $(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.lint
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+docs: $(VENV)/.run
+	$(BIN)/python -m dev.render_docs
+
+bench: $(VENV)/.run
+	@exec $(BIN)/python -m bench $(ARGS)
+
+locust: $(VENV)/.bench
+	@exec $(BIN)/locust -f bench/locustfile.py --host http://127.0.0.1:8080 $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find authgate_fast bench dev tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,214 @@
+"""One connection to Redis, its address, and what to tell a user when it fails.
+
+Every wait of a `Link` is bounded. A reply's text is never longer than `MAX_VALUE_BYTES` in memory: a longer one
+is read past and stands there as `TooLarge`. No password ever leaves this module: not in `shown`, not in `repr`,
+not in what `explain` says.
+"""
+
+from __future__ import annotations
+
+import builtins
+import re
+from asyncio import IncompleteReadError
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+from redis._parsers import _AsyncRESP3Parser
+from redis.asyncio.connection import parse_url
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ConnectionError,  # noqa: A004  # the builtin of this name is an OSError and is not what redis-py raises
+    InvalidResponse,
+    MasterDownError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TimeoutError,  # noqa: A004  # see above
+)
+
+MAX_VALUE_BYTES = 1_048_576
+"""The longest document that is read; the largest sensible one has some ten thousand bytes."""
+CONNECT_TIMEOUT_S = 5.0
+REPLY_TIMEOUT_S = 5.0
+
+FAILURES = (RedisError, OSError)
+"""What a `Link` raises when Redis, or the way to it, fails."""
+
+_DATABASE = re.compile(r"/?|/[0-9]{1,9}")
+_POOL_OPTIONS = ("max_connections", "timeout")
+_SKIP_BYTES = 65_536
+
+
+class RedisUrlError(ValueError):
+    """A Redis URL that cannot be used; its text is a sentence for a user."""
+
+
+@dataclass(frozen=True, slots=True)
+class RedisAddress:
+    """A checked Redis URL. ``shown`` is the part of it that may be shown."""
+
+    url: str = field(repr=False)
+    shown: str
+    options: dict[str, Any] = field(repr=False)
+    secrets: tuple[str, ...] = field(repr=False)
+
+    def explain(self, error: BaseException) -> str:
+        """Say in one line, for a user, what went wrong and what may help."""
+        text = _explain(self.shown, error)
+        for secret in self.secrets:
+            text = text.replace(secret, "***")
+        return text
+
+
+def parse_address(url: str) -> RedisAddress:
+    """Check a `redis://`, `rediss://` or `unix://` URL; raise RedisUrlError."""
+    try:
+        options: dict[str, Any] = dict(parse_url(url))
+        parts = urlsplit(url)
+        host, port, query_password = parts.hostname or "localhost", parts.port or 6379, options.get("password")
+    except ValueError:
+        # What the libraries say may quote a piece of the password, so none of it is passed on.
+        raise RedisUrlError(
+            "the Redis URL cannot be read: write it as redis://HOST:PORT/0, redis://:PASSWORD@HOST:PORT/0, "
+            "rediss://... (TLS) or unix:///PATH, and percent-encode special characters in the password"
+        ) from None
+    if parts.scheme == "unix":
+        if not options.get("path"):
+            raise RedisUrlError("the Redis URL names no socket: write it as unix:///run/redis/redis.sock")
+        shown = f"unix://{options['path']}"
+    else:
+        if _DATABASE.fullmatch(parts.path) is None:
+            raise RedisUrlError("the path of the Redis URL is the number of a database, for instance /0")
+        shown = f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        if options.get("db"):
+            shown += f"/{options['db']}"
+    if parts.scheme == "rediss" and str(options.get("ssl_cert_reqs", "required")) != "none":
+        options.setdefault("ssl_check_hostname", True)  # older releases of redis-py leave it off
+    for name in _POOL_OPTIONS:
+        options.pop(name, None)
+    known = {text for text in (query_password, parts.password, unquote(parts.password or "")) if text}
+    secrets = {spelling for text in known for spelling in (text, quote(text, safe=""), repr(text)[1:-1])}
+    address = RedisAddress(url, shown, options, tuple(sorted(secrets, key=len, reverse=True)))
+    try:
+        _connection(address, "authgate")
+    except (TypeError, ValueError, RedisError):
+        raise RedisUrlError("the Redis URL has an option (behind the ?) that does not exist") from None
+    return address
+
+
+class TooLarge(bytes):
+    """Stands for a text longer than `MAX_VALUE_BYTES`; holds its length in decimal."""
+
+    __slots__ = ()
+
+
+class _Parser(_AsyncRESP3Parser):
+    """Hands pushes to the reader as they are, and never holds a text that is too large."""
+
+    async def handle_push_response(self, response: Any, *_args: Any, **_kwargs: Any) -> Any:
+        return response
+
+    async def _read(self, length: int) -> bytes:
+        if length <= MAX_VALUE_BYTES:
+            return await super()._read(length)
+        tail = self._buffer[self._pos : self._pos + length + 2]
+        self._pos += len(tail)
+        left = length + 2 - len(tail)
+        while left:
+            try:
+                left -= len(await self._stream.readexactly(min(left, _SKIP_BYTES)))
+            except IncompleteReadError as error:
+                raise ConnectionError("the connection ended in the middle of a reply") from error
+        return TooLarge(b"%d" % length)
+
+
+def _connection(address: RedisAddress, name: str) -> Any:
+    options = dict(address.options)
+    options.setdefault("socket_timeout", REPLY_TIMEOUT_S)
+    options.setdefault("socket_connect_timeout", CONNECT_TIMEOUT_S)
+    make = options.pop("connection_class", None)
+    if make is None:
+        from redis.asyncio import Connection as make  # noqa: N813  # a class kept in a variable
+    options.update(protocol=3, parser_class=_Parser, decode_responses=False, client_name=name)
+    return make(**options)
+
+
+class Link:
+    """One RESP3 connection, used by one task at a time. After any failure it is only good for `close`."""
+
+    def __init__(self, address: RedisAddress, name: str) -> None:
+        self._connection = _connection(address, name)
+
+    async def open(self) -> None:
+        await self._connection.connect()
+
+    async def close(self) -> None:
+        await self._connection.disconnect(nowait=True)
+
+    async def call(self, *command: str | bytes | int) -> Any:
+        """Send one command; return its reply or raise its error."""
+        await self._connection.send_command(*command, check_health=False)
+        return await self._connection.read_response()
+
+    async def call_many(self, commands: Iterable[Sequence[str | bytes | int]]) -> list[Any]:
+        """Send several commands at once; an error of one of them stands in the place of its reply."""
+        commands = list(commands)
+        await self._connection.send_packed_command(
+            self._connection.pack_commands(commands), check_health=False
+        )
+        replies: list[Any] = []
+        for _ in commands:
+            try:
+                replies.append(await self._connection.read_response())
+            except ResponseError as error:
+                replies.append(error)
+        return replies
+
+    async def send(self, *command: str) -> None:
+        """Send a command whose reply `receive` will return."""
+        await self._connection.send_command(*command, check_health=False)
+
+    async def receive(self, timeout_s: float) -> Any:
+        """Return the next reply, or push (a list), or None after `timeout_s` without one."""
+        return await self._connection.read_response(timeout=timeout_s, push_request=True)
+
+
+_KINDS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...] = (
+    (
+        AuthenticationError,
+        "refused the user name or password; give them in the URL: redis://USER:PASSWORD@HOST:PORT/0",
+    ),
+    (BusyLoadingError, "is still loading its data; try again in a moment"),
+    (MasterDownError, "is a replica that has lost its master; use the master's address"),
+    (NoPermissionError, "does not let this user do that; the user needs other ACL rules"),
+    (ReadOnlyError, "is a read-only replica; use the master's address"),
+    (OutOfMemoryError, "has no memory left for another value; raise its maxmemory or free some"),
+    (InvalidResponse, "does not answer like Redis; is the address that of another server?"),
+    ((TimeoutError, builtins.TimeoutError), "did not answer in time; is it overloaded, paused or unreachable?"),
+)
+
+
+def _explain(shown: str, error: BaseException) -> str:
+    for kinds, words in _KINDS:
+        if isinstance(error, kinds):
+            detail = _one_line(error) if isinstance(error, NoPermissionError) else ""
+            return f"Redis at {shown} {words}" + (f" ({detail})" if detail else "")
+    said = _one_line(error)
+    if isinstance(error, ResponseError):
+        if "unknown command" in said:
+            # Redis quotes the arguments of a command that it does not know, HELLO's password too.
+            return f"Redis at {shown} is too old, or lacks a command; AuthGate needs Redis 6.0 or later"
+        return f"Redis at {shown} refused a command: {said}"
+    if "closed by server" in said or "reset" in said:
+        return f"Redis at {shown} closed the connection; is it Redis, and is TLS (rediss://) set as it expects?"
+    return f"cannot reach Redis at {shown}: {said}; is it running, and is the address right?"
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text[:200].rstrip(".") or type(error).__name__

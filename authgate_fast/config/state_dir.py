@@ -1,0 +1,167 @@
+"""The last good documents on disk, so that a node can start while Redis is away.
+
+One file, ``documents.json``: every document's own text under its Redis key. It is replaced whole (written beside,
+flushed to the disk, renamed), so that a reader finds the old or the new one and never a half. It is as secret
+as Redis is: mode 0600, in a directory of mode 0700. A file that cannot be used is reported and ignored. A lock keeps a
+second node out. Encoding runs on the loop in short steps, writing runs in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import orjson
+
+from authgate_fast.config.keys import DocumentKey, parse_redis_key, redis_key
+
+FILE_NAME = "documents.json"
+LOCK_NAME = "lock"
+FORMAT = 1
+DEBOUNCE_S = 1.0
+RETRY_S = 10.0
+_STEP = 500
+
+log = logging.getLogger("authgate.state")
+
+
+class StateDirError(Exception):
+    """The directory cannot be used; the text is a sentence for a user."""
+
+
+class StateDir:
+    """One node's directory. ``open`` before anything else, ``close`` at the end."""
+
+    def __init__(self, path: str | os.PathLike[str], debounce_s: float = DEBOUNCE_S) -> None:
+        self.path = Path(path)
+        self._debounce_s = debounce_s
+        self._lock_fd: int | None = None
+        self._changed = asyncio.Event()
+        self._write_lock = threading.Lock()
+        self._last_error = ""
+
+    def open(self) -> None:
+        """Make the directory if it is missing, and take its lock; raise StateDirError."""
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fd = os.open(self.path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StateDirError(
+                f"the state directory {self.path} cannot be used: {error.strerror}; "
+                "give --state-dir a directory that this user may write"
+            ) from None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            raise StateDirError(
+                f"the state directory {self.path} is in use by another running node; "
+                "give each node its own --state-dir"
+            ) from None
+        self._lock_fd = fd
+
+    def close(self) -> None:
+        if self._lock_fd is not None:
+            os.close(self._lock_fd)
+            self._lock_fd = None
+
+    def load(self) -> dict[DocumentKey, bytes]:
+        """Return the documents of the last run; none if there is no file, or if it is damaged."""
+        file = self.path / FILE_NAME
+        try:
+            return _decode(file.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            log.error("the saved documents in %s cannot be used and are ignored: %s", file, why)
+            return {}
+
+    def note_change(self) -> None:
+        """Have the documents written soon."""
+        self._changed.set()
+
+    async def run(self, documents: Mapping[DocumentKey, bytes]) -> None:
+        """Write `documents` after each change, at most once in ``debounce_s``; the last ones also when cancelled."""
+        pending = False
+        try:
+            while True:
+                await self._changed.wait()
+                pending = True
+                await asyncio.sleep(self._debounce_s)
+                self._changed.clear()
+                pieces = []
+                for piece in _encode(list(documents.items())):
+                    pieces.append(piece)
+                    await asyncio.sleep(0)
+                if await asyncio.to_thread(self._write, pieces):
+                    pending = False
+                else:
+                    self._changed.set()
+                    await asyncio.sleep(RETRY_S)
+        finally:
+            if pending or self._changed.is_set():
+                self._write(_encode(list(documents.items())))
+
+    def _write(self, pieces: Iterable[bytes]) -> bool:
+        """Replace the file; tell whether that went well. A failure is said once, until it changes."""
+        file, temporary = self.path / FILE_NAME, self.path / f"{FILE_NAME}.new"
+        try:
+            with self._write_lock:
+                fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+                with open(fd, "wb") as stream:
+                    stream.writelines(pieces)
+                    stream.flush()
+                    os.fsync(fd)
+                temporary.replace(file)
+                self._sync_directory()
+        except OSError as error:
+            why = error.strerror or str(error)
+            if why != self._last_error:
+                log.error("the documents cannot be saved in %s: %s; trying again", self.path, why)
+            self._last_error = why
+            return False
+        self._last_error = ""
+        return True
+
+    def _sync_directory(self) -> None:
+        fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def _encode(documents: list[tuple[DocumentKey, bytes]]) -> Iterator[bytes]:
+    """Yield the file in pieces of a few hundred documents; each text stays exactly what it is in Redis."""
+    yield b'{"format":%d,"documents":{' % FORMAT
+    dumps, separator = orjson.dumps, b"\n"
+    for start in range(0, len(documents), _STEP):
+        lines = [
+            dumps(redis_key(key)) + b":" + dumps(text.decode("utf-8"))
+            for key, text in documents[start : start + _STEP]
+        ]
+        yield separator + b",\n".join(lines)
+        separator = b",\n"
+    yield b"\n}}\n"
+
+
+def _decode(data: bytes) -> dict[DocumentKey, bytes]:
+    content = orjson.loads(data)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ValueError("it is not a file of this version")
+    texts = content.get("documents")
+    if not isinstance(texts, dict):
+        raise ValueError("it holds no documents")
+    documents = {}
+    for name, text in texts.items():
+        key = parse_redis_key(name)
+        if key is None or not isinstance(text, str):
+            raise ValueError("it holds something that is no document")
+        documents[key] = text.encode("utf-8")
+    return documents
