@@ -17,20 +17,12 @@ apt_install() {
         </dev/null >&2
 }
 
-# An interpreter built with its optimizations runs the gateway about twice as fast as one without (a plain
-# build by hand or by a version manager), so one of those is taken where there is a choice.
 find_python() {
-    new_enough='import sys; sys.exit(sys.version_info < (3, 11))'
-    optimized='import sys, sysconfig
-sys.exit(sys.version_info < (3, 11) or "--enable-optimizations" not in (sysconfig.get_config_var("CONFIG_ARGS") or ""))'
-    candidates=${PYTHON:-python3 /usr/bin/python3 python3.11 python3.12 python3.13 python3.14}
-    for test in "$optimized" "$new_enough"; do
-        for candidate in $candidates; do
-            if "$candidate" -c "$test" 2>/dev/null; then
-                echo "$candidate"
-                return 0
-            fi
-        done
+    for candidate in ${PYTHON:-python3 python3.11 python3.12 python3.13 python3.14}; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            echo "$candidate"
+            return 0
+        fi
     done
     return 1
 }
