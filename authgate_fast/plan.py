@@ -16,13 +16,17 @@ from authgate_fast.http.fields import FORWARDED_FOR, FORWARDED_HOST, FORWARDED_P
 from authgate_fast.http.request import METHODS, RequestHead, normalise_host, split_absolute
 from authgate_fast.routing.path_policy import query_is_clean, split_path
 from authgate_fast.routing.template import build_path
-from authgate_fast.snapshot import Credential, Gateway, Route, Service, Snapshot, Target, find_gateway
+from authgate_fast.snapshot import Credential, Gateway, Leaf, Route, Service, Snapshot, Target, find_gateway
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
 SERVER_ALLOW = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 """The answer to ``OPTIONS *``: what the gateway as a whole can pass on."""
+PATH_MEMO_SIZE = 1_024
+"""Matched paths remembered per gateway and snapshot: a hot path costs one dict look-up."""
+PATH_MEMO_BYTES = 256
+"""Longer paths are not remembered, so that a memo stays below half a megabyte."""
 
 
 class Client:
@@ -138,12 +142,13 @@ def plan(head: RequestHead, snapshot: Snapshot, client: Client, now: float, fres
 
 def _meet(head: RequestHead, snapshot: Snapshot, client: Client, request_id: bytes) -> Refusal | None:
     """Find the gateway of a host that this connection has not asked for yet, and remember it."""
+    head.host = head.host.strip(b" \t")  # white space around a value is not part of it (RFC 9110 section 5.5)
     host = normalise_host(head.host)
     if host is None:
         if head.host or head.minor == 1 or head.target[:1] != b"/":
             return Refusal(Reason.INVALID_HOST, request_id)
         host = b""  # HTTP/1.0 without Host: only the gateway "*" can serve it
-    client.host = head.host
+    client.host = head.host or None  # an absent Host is judged each time: only HTTP/1.0 may do without
     client.snapshot = snapshot
     client.gateway = gateway = find_gateway(snapshot, host)
     client.trusted = gateway is not None and _is_trusted(client.address, gateway)
@@ -169,17 +174,23 @@ def _route(
     head: RequestHead, target: bytes, gateway: Gateway, client: Client, now: float, request_id: bytes
 ) -> Plan:
     path, mark, query = target.partition(b"?")
-    segments = split_path(path, gateway.path_policy)
-    if isinstance(segments, str):
-        detail = f"The path holds {segments}, which two servers may read differently."
-        return Refusal(Reason.INVALID_PATH, request_id, detail=detail, gateway=gateway)
     if query and not query_is_clean(query):
         detail = "The query string holds a byte that must be percent-encoded."
         return Refusal(Reason.INVALID_PATH, request_id, detail=detail, gateway=gateway)
-    raw, decoded = segments
-    leaf = gateway.trie.match(decoded)
-    if leaf is None:
-        return Refusal(Reason.ROUTE_NOT_FOUND, request_id, gateway=gateway)
+    known = gateway.path_memo.get(path)
+    if known is not None:
+        leaf, raw = known
+    else:
+        segments = split_path(path, gateway.path_policy)
+        if isinstance(segments, str):
+            detail = f"The path holds {segments}, which two servers may read differently."
+            return Refusal(Reason.INVALID_PATH, request_id, detail=detail, gateway=gateway)
+        raw, decoded = segments
+        found = gateway.trie.match(decoded)
+        if found is None:
+            return Refusal(Reason.ROUTE_NOT_FOUND, request_id, gateway=gateway)
+        leaf = found
+        _remember(gateway.path_memo, path, leaf, raw)
     route = leaf.by_method.get(head.method) or leaf.any_route
     if route is None:
         if head.method == b"OPTIONS":
@@ -215,6 +226,14 @@ def _route(
         request_id,
     )
     return Forward(gateway, route, service, chosen, credential, request_id, head_bytes)
+
+
+def _remember(memo: dict[bytes, tuple[Leaf, list[bytes]]], path: bytes, leaf: Leaf, raw: list[bytes]) -> None:
+    """Keep the leaf of a path that matched; a memo that is full starts again."""
+    if len(path) <= PATH_MEMO_BYTES:
+        if len(memo) >= PATH_MEMO_SIZE:
+            memo.clear()
+        memo[path] = (leaf, raw)
 
 
 def _check(
@@ -303,6 +322,6 @@ def _append_forwarded(received: dict[int, bytes], client: Client) -> bytes:
     address = client.address.encode("ascii")
     return b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n" % (
         chain + b", " + address if chain else address,
-        received.get(FORWARDED_PROTO, client.scheme),
+        received.get(FORWARDED_PROTO) or client.scheme,
         received.get(FORWARDED_HOST) or client.host or b"",
     )

@@ -125,6 +125,7 @@ class Gateway:
 
     ``credentials`` maps the SHA-256 digest (32 bytes) of a key to what it stands for; it is the one
     mutable part of a snapshot and lives on from one snapshot to the next.
+    ``path_memo`` belongs to the plan: paths that matched, with their leaf and raw segments.
     ``fixed_lines`` are the field lines every request to a backend carries (Via, X-Gateway-Id).
     """
 
@@ -136,6 +137,7 @@ class Gateway:
     path_policy: PathPolicy
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...]
     fixed_lines: bytes
+    path_memo: dict[bytes, tuple[Leaf, list[bytes]]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

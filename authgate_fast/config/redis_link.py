@@ -1,8 +1,8 @@
 """One connection to Redis, its address, and what to tell a user when it fails.
 
-Every wait of a `Link` is bounded. A reply's text is never longer than `MAX_VALUE_BYTES` in memory: a longer one
-is read past and stands there as `TooLarge`. No password ever leaves this module: not in `shown`, not in `repr`,
-not in what `explain` says.
+Every wait of a `Link` is bounded. A reply's text is never longer than `MAX_VALUE_BYTES` in memory: a
+longer one is read past and stands there as `TooLarge`. No password ever leaves this module: not in
+`shown`, not in `repr`, not in what `explain` says.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ from redis.exceptions import (
     TimeoutError,  # noqa: A004  # see above
 )
 
-MAX_VALUE_BYTES = 1_048_576
-"""The longest document that is read; the largest sensible one has some ten thousand bytes."""
+from authgate_fast.config.documents import MAX_DOCUMENT_BYTES
+
+MAX_VALUE_BYTES = MAX_DOCUMENT_BYTES
 CONNECT_TIMEOUT_S = 5.0
 REPLY_TIMEOUT_S = 5.0
 
-FAILURES = (RedisError, OSError)
+FAILURES: tuple[type[Exception], ...] = (RedisError, OSError)
 """What a `Link` raises when Redis, or the way to it, fails."""
 
 _DATABASE = re.compile(r"/?|/[0-9]{1,9}")
@@ -70,7 +71,7 @@ def parse_address(url: str) -> RedisAddress:
     try:
         options: dict[str, Any] = dict(parse_url(url))
         parts = urlsplit(url)
-        host, port, query_password = parts.hostname or "localhost", parts.port or 6379, options.get("password")
+        host, port = parts.hostname or "localhost", parts.port or 6379
     except ValueError:
         # What the libraries say may quote a piece of the password, so none of it is passed on.
         raise RedisUrlError(
@@ -91,7 +92,9 @@ def parse_address(url: str) -> RedisAddress:
         options.setdefault("ssl_check_hostname", True)  # older releases of redis-py leave it off
     for name in _POOL_OPTIONS:
         options.pop(name, None)
-    known = {text for text in (query_password, parts.password, unquote(parts.password or "")) if text}
+    known = {
+        text for text in (options.get("password"), parts.password, unquote(parts.password or "")) if text
+    }
     secrets = {spelling for text in known for spelling in (text, quote(text, safe=""), repr(text)[1:-1])}
     address = RedisAddress(url, shown, options, tuple(sorted(secrets, key=len, reverse=True)))
     try:
@@ -119,9 +122,10 @@ class _Parser(_AsyncRESP3Parser):
         tail = self._buffer[self._pos : self._pos + length + 2]
         self._pos += len(tail)
         left = length + 2 - len(tail)
-        while left:
+        stream = self._stream
+        while left and stream is not None:
             try:
-                left -= len(await self._stream.readexactly(min(left, _SKIP_BYTES)))
+                left -= len(await stream.readexactly(min(left, _SKIP_BYTES)))
             except IncompleteReadError as error:
                 raise ConnectionError("the connection ended in the middle of a reply") from error
         return TooLarge(b"%d" % length)
@@ -189,7 +193,7 @@ _KINDS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str],
     (ReadOnlyError, "is a read-only replica; use the master's address"),
     (OutOfMemoryError, "has no memory left for another value; raise its maxmemory or free some"),
     (InvalidResponse, "does not answer like Redis; is the address that of another server?"),
-    ((TimeoutError, builtins.TimeoutError), "did not answer in time; is it overloaded, paused or unreachable?"),
+    ((TimeoutError, builtins.TimeoutError), "did not answer in time; is it overloaded or unreachable?"),
 )
 
 
@@ -205,7 +209,7 @@ def _explain(shown: str, error: BaseException) -> str:
             return f"Redis at {shown} is too old, or lacks a command; AuthGate needs Redis 6.0 or later"
         return f"Redis at {shown} refused a command: {said}"
     if "closed by server" in said or "reset" in said:
-        return f"Redis at {shown} closed the connection; is it Redis, and is TLS (rediss://) set as it expects?"
+        return f"Redis at {shown} closed the connection; is it Redis, with TLS (rediss://) or without as written?"
     return f"cannot reach Redis at {shown}: {said}; is it running, and is the address right?"
 
 

@@ -1,9 +1,9 @@
 """The last good documents on disk, so that a node can start while Redis is away.
 
-One file, ``documents.json``: every document's own text under its Redis key. It is replaced whole (written beside,
-flushed to the disk, renamed), so that a reader finds the old or the new one and never a half. It is as secret
-as Redis is: mode 0600, in a directory of mode 0700. A file that cannot be used is reported and ignored. A lock keeps a
-second node out. Encoding runs on the loop in short steps, writing runs in a thread.
+One file, ``documents.json``: every document's own text under its Redis key. It is replaced whole (written
+beside, flushed to the disk, renamed), so that a reader finds the old or the new one and never a half. It is
+as secret as Redis is: mode 0600, in a directory of mode 0700. A file that cannot be used is reported and
+ignored. A lock keeps a second node out. Encoding runs on the loop in short steps, writing runs in a thread.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class StateDir:
         self._changed.set()
 
     async def run(self, documents: Mapping[DocumentKey, bytes]) -> None:
-        """Write `documents` after each change, at most once in ``debounce_s``; the last ones also when cancelled."""
+        """Write `documents` after each change, once in ``debounce_s``; the last ones also when cancelled."""
         pending = False
         try:
             while True:

@@ -96,6 +96,8 @@ _RESPONSE = {
 PROTECTED = frozenset({b"authorization", b"cookie", b"via", b"content-type", b"content-encoding", b"range"})
 
 _response_memo: dict[bytes, int] = {}
+plain_response_names: set[bytes] = set()
+"""Spellings of response fields that were seen and mean nothing to a proxy; filled by `classify_response`."""
 
 
 def lower(text: bytes) -> bytes:
@@ -135,6 +137,8 @@ def classify_response(name: bytes) -> int:
     code = _RESPONSE.get(name.translate(_LOWER), END_TO_END)
     if len(_response_memo) < MEMO_LIMIT:
         _response_memo[name] = code
+        if not code:
+            plain_response_names.add(name)
     return code
 
 

@@ -21,6 +21,9 @@ STATUS_LINES: dict[int, bytes] = {
 }
 """The status line for every three-digit code; the reason phrase is the registered one, or empty."""
 
+STATUS_STARTS: dict[int, bytes] = {status: line[:-2] for status, line in STATUS_LINES.items()}
+"""The same without CRLF, for heads whose field block begins with one."""
+
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 

@@ -7,6 +7,7 @@ httptools has already checked the grammar of names, values and the request line;
 from __future__ import annotations
 
 import re
+from ipaddress import IPv6Address
 
 from authgate_fast.errors import Reason
 from authgate_fast.http.fields import (
@@ -144,6 +145,7 @@ class RequestHead:
                     return Reason.EXPECTATION_FAILED
                 self.expect_continue = True
         elif code == REQUEST_ID:
+            value = value.strip(b" \t")
             if _REQUEST_ID.fullmatch(value) is not None:
                 self.request_id = value
         elif code in (FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST):
@@ -173,11 +175,23 @@ def normalise_host(value: bytes) -> bytes | None:
         return None
     name = lower(value)
     if name[0] == 0x5B:  # "["
-        return name[: name.index(b"]") + 1]
-    name, _, port = name.partition(b":")
-    if port and len(port) == 5 and port > b"65535":
+        end = name.index(b"]") + 1
+        name, port = name[:end], name[end + 1 :]
+        if not _is_ipv6(name[1:-1]):
+            return None
+    else:
+        name, _, port = name.partition(b":")
+    if len(port) == 5 and port > b"65535":
         return None
     return name[:-1] if name[-1] == 0x2E else name
+
+
+def _is_ipv6(text: bytes) -> bool:
+    try:
+        IPv6Address(text.decode("ascii"))
+    except ValueError:
+        return False
+    return True
 
 
 def split_absolute(target: bytes) -> tuple[bytes, bytes] | None:

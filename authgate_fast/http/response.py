@@ -12,75 +12,87 @@ from authgate_fast.http.fields import (
     CONNECTION,
     CONTENT_LENGTH,
     DATE,
+    END_TO_END,
     KEEP_ALIVE,
     TRANSFER_ENCODING,
     classify_response,
     connection_options,
     lower,
     response_codes,
-    without_fields,
 )
 
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _KEEP_ALIVE_TIMEOUT = re.compile(rb"(?:.*[, ])?timeout=([0-9]{1,6})(?:[, ].*)?")
 
-_NO_NAMES: frozenset[bytes] = frozenset()
-_NOT_NOMINATED = {b"set-cookie", b"content-type", b"content-encoding", b"date", b"vary", b"cache-control"}
+_NOT_NOMINATED = {b"content-length", b"transfer-encoding", b"set-cookie", b"content-type", b"content-encoding", b"date", b"vary", b"cache-control"}
 
 
 class ResponseHead:
     """One response head.
 
-    ``lines`` are the end-to-end field lines as they go to the client (framing fields are not among
-    them). ``content_length`` is -1 when there is none. ``keep_alive_s`` is what the backend announces
-    in ``Keep-Alive: timeout=`` (-1: nothing). ``error`` says what is wrong, or None.
+    ``block`` holds the end-to-end field lines as they go to the client, with a CRLF before the first and
+    after the last; Content-Length is among them where it was given. ``content_length`` is -1 when there
+    is none. ``keep_alive_s`` is what the backend announces in ``Keep-Alive: timeout=`` (-1: nothing).
+    ``error`` says what is wrong, or is None.
     """
 
-    __slots__ = ("chunked", "close", "content_length", "error", "has_date", "keep_alive_s", "lines", "minor", "nominated", "status")
+    __slots__ = ("block", "chunked", "close", "content_length", "error", "has_date", "keep_alive_s", "minor", "status")
 
-    def __init__(self, status: int, minor: int, fields: list[tuple[bytes, bytes]]) -> None:
+    def __init__(self, status: int, minor: int) -> None:
         self.status = status
         self.minor = minor
-        self.lines: list[bytes] = []
+        self.block = b"\r\n"
         self.content_length = -1
         self.chunked = False
         self.close = minor == 0
         self.has_date = False
         self.keep_alive_s = -1
         self.error: str | None = None
-        self.nominated: frozenset[bytes] = _NO_NAMES
-        lines = self.lines
-        for name, value in fields:
+
+    def read(self, fields: list[tuple[bytes, bytes]], special: list[tuple[bytes, bytes]], block: bytes) -> None:
+        """Read the head whose field lines were received as `block`.
+
+        `special` are those of `fields` whose name means something to a proxy. The rest goes on as it came: the
+        parser has checked every line, so only the lines that must go are cut out. Where that cannot be
+        done safely, all lines are written anew.
+        """
+        dropped: list[tuple[bytes, bytes]] = []
+        nominated: list[bytes] = []
+        for name, value in special:
             code = response_codes(name)
             if code is None:
                 code = classify_response(name)
-            if not code:
-                lines.append(b"%b: %b\r\n" % (name, value))
-            elif code == DATE:
+            if code == DATE:
                 self.has_date = True
-                lines.append(b"%b: %b\r\n" % (name, value))
             elif code == CONTENT_LENGTH:
+                # White space behind a value is not part of it (RFC 9110 section 5.5), but the parser leaves it.
+                value = value.strip(b" \t")
                 if self.content_length != -1 or _LENGTH.fullmatch(value) is None:
                     self.error = "a doubled or malformed Content-Length"
                     return
                 self.content_length = int(value)  # plain ASCII digits, checked above
-            else:
-                self._read_special(code, value)
-        if self.nominated:
-            self.lines = without_fields(lines, self.nominated - _NOT_NOMINATED)
+            elif code:
+                dropped.append((name, value))
+                self._read_hop(code, value, nominated)
         if self.chunked and self.content_length != -1:
             self.error = "Content-Length together with Transfer-Encoding"
+            return
+        rewrite = bool(nominated) or (self.status == 204 and self.content_length != -1)
+        for name, value in dropped:
+            size = len(block)
+            block = block.replace(b"\r\n%b: %b\r\n" % (name, value), b"\r\n", 1)
+            rewrite = rewrite or len(block) == size
+        self.block = self._rewritten(fields, nominated) if rewrite else block
 
-    def _read_special(self, code: int, value: bytes) -> None:
+    def _read_hop(self, code: int, value: bytes, nominated: list[bytes]) -> None:
         if code == CONNECTION:
-            if value in (b"keep-alive", b"close"):
-                self.close = self.close or value == b"close"
+            if value == b"keep-alive":
                 return
             for option in connection_options(value):
                 if option == b"close":
                     self.close = True
-                elif option != b"keep-alive":
-                    self.nominated |= {option}
+                elif option != b"keep-alive" and option not in _NOT_NOMINATED:
+                    nominated.append(option)
         elif code == TRANSFER_ENCODING:
             if self.chunked or self.minor == 0 or lower(value.strip(b" \t")) != b"chunked":
                 self.error = "a Transfer-Encoding other than one 'chunked' on HTTP/1.1"
@@ -90,6 +102,21 @@ class ResponseHead:
             if match is not None:
                 self.keep_alive_s = int(match.group(1))  # 1 to 6 ASCII digits
 
+    def _rewritten(self, fields: list[tuple[bytes, bytes]], nominated: list[bytes]) -> bytes:
+        lines = [b"\r\n"]
+        for name, value in fields:
+            code = classify_response(name)
+            if code in (END_TO_END, DATE) or (code == CONTENT_LENGTH and self.status != 204):
+                if lower(name) not in nominated:
+                    lines.append(b"%b: %b\r\n" % (name, value))
+        return b"".join(lines)
+
     def has_no_body(self, method: bytes) -> bool:
         """RFC 9112 section 6.3, rule 1: these end with their head, whatever their fields say."""
         return method == b"HEAD" or self.status in (204, 304) or self.status < 200
+
+    def expects(self, size: int) -> bool:
+        """Tell whether `size` bytes behind the head can only be body, without looking into them."""
+        if self.chunked or self.status in (204, 304) or self.status < 200:
+            return False
+        return self.content_length < 0 or size <= self.content_length

@@ -28,6 +28,7 @@ CLIENT_GONE_AFTER_S = 1.0
 """How long a client that half-closed may still wait for its answer before it counts as gone."""
 
 _BARE_LINE_END = re.compile(rb"(?<!\r)\n|\r(?![\n])[^\n]|\A[^!#$%&'*+\-.^_`|~0-9A-Za-z\r]", re.DOTALL)
+_EMPTY_LINES = re.compile(rb"(?:\r\n)*")
 
 
 class Downstream(asyncio.Protocol):
@@ -129,7 +130,8 @@ class Downstream(asyncio.Protocol):
                 self.pause()
                 break
             if data[:2] == b"\r\n":
-                data = data[2:]  # RFC 9112 section 2.2: one empty line before a request line
+                # RFC 9112 section 2.2. All of them: how many one read holds must make no difference.
+                data = data[_EMPTY_LINES.match(data).end() :]  # type: ignore[union-attr]  # matches anything
             end = data.find(b"\r\n\r\n") + 4
             if end == 3:
                 if data:
@@ -307,7 +309,7 @@ class Downstream(asyncio.Protocol):
         transport = self.transport
         if self.phase == _CLOSED or transport.is_closing():
             return
-        if linger and not self.eof and transport.can_write_eof():
+        if (linger or self.read_paused) and not self.eof and transport.can_write_eof():
             self.phase = _LINGER
             self.since_s = self.context.now_s
             transport.write_eof()
@@ -325,9 +327,12 @@ class Downstream(asyncio.Protocol):
 
     def abort(self) -> None:
         """Cut the connection: the client must see that the response is not whole."""
+        exchange = self.exchange
         self.exchange = None
         self.phase = _CLOSED
         self.transport.abort()
+        if exchange is not None:
+            exchange.cancel()
 
     def pause(self) -> None:
         """Stop reading from the client."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from authgate_fast.errors import Reason
 from authgate_fast.http.chunked import LAST_CHUNK, ChunkedDecoder, FramingError, encode_chunk
-from authgate_fast.http.problem import CONTINUE, STATUS_LINES
+from authgate_fast.http.problem import CONTINUE, STATUS_STARTS
 from authgate_fast.http.request import IDEMPOTENT
 from authgate_fast.proxy.retry import may_retry
 
@@ -107,8 +107,12 @@ class Exchange:
         self.since_s = self.context.now_s
         upstream.begin(self)
         sent = self.sent or []
-        upstream.write(sent[0] if len(sent) == 1 else b"".join(sent))
-        if not reused or self.method not in IDEMPOTENT:
+        upstream.transport.write(sent[0] if len(sent) == 1 else b"".join(sent))
+        if (
+            not reused
+            or self.method not in IDEMPOTENT
+            or self.sent_bytes > self.context.limits.max_replay_bytes
+        ):
             self.sent = None
         if not self.request_done:
             if self.continue_due:
@@ -175,7 +179,7 @@ class Exchange:
     def send_interim(self, response: ResponseHead) -> None:
         """Pass on a 1xx other than 100 and 101, for instance 103 Early Hints (RFC 9110 section 15.2)."""
         if self.head.minor == 1:
-            self.downstream.write(b"".join((STATUS_LINES[response.status], *response.lines, b"\r\n")))
+            self.downstream.write(b"%b%b\r\n" % (STATUS_STARTS[response.status], response.block))
 
     def response_head(self, response: ResponseHead, framing: bytes) -> bytes:
         """Write the response head anew for the client, `framing` being its framing field line or b""."""
@@ -185,8 +189,8 @@ class Exchange:
             self.close_after = True
         return b"".join(
             (
-                STATUS_LINES[response.status],
-                *response.lines,
+                STATUS_STARTS[response.status],
+                response.block,
                 framing,
                 b"" if response.has_date else self.context.date_line,
                 b"Via: 1.1 authgate\r\nX-Request-ID: %b\r\n" % self.forward.request_id,

@@ -13,42 +13,74 @@ import re
 import httptools
 
 from authgate_fast.errors import Reason
+from authgate_fast.http.fields import plain_response_names
 from authgate_fast.http.request import RequestHead
 from authgate_fast.http.response import ResponseHead
 
+_MARK = [None]
+_STATUS = {b"%d" % status: status for status in range(100, 1000)}
 _METHOD_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32} ")
 _OTHER_VERSION = re.compile(rb"HTTP/[0-9](?:\.[0-9])?\r\n")
 
 
-class _Sink:
-    """Collects what the parser finds in one head."""
+class _RequestSink:
+    """Collects what the parser finds in one request head.
 
-    __slots__ = ("complete", "fields", "heads", "target")
+    ``open_head`` and ``open_message`` hold a mark until the parser has seen the end of the head and of the
+    message; the callbacks are the lists' own ``clear``, which costs no Python frame.
+    """
+
+    __slots__ = ("fields", "on_headers_complete", "on_message_complete", "open_head", "open_message", "target")
 
     def __init__(self) -> None:
+        self.open_head: list[None] = []
+        self.open_message: list[None] = []
+        self.on_headers_complete = self.open_head.clear
+        self.on_message_complete = self.open_message.clear
         self.reset()
 
     def reset(self) -> None:
         self.fields: list[tuple[bytes, bytes]] = []
         self.target = b""
-        self.heads = 0
-        self.complete = 0
+        self.open_head[:] = self.open_message[:] = _MARK
+
+    def on_url(self, url: bytes) -> None:
+        self.target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.fields.append((name, value))
 
+
+class _ResponseSink:
+    """Collects what the parser finds in one response head.
+
+    What comes behind the head in the same bytes may reach the same callbacks (trailers, the head of another
+    response), so the counts are taken where the head ends.
+    """
+
+    __slots__ = ("field_count", "fields", "heads", "on_message_complete", "open_message", "special", "special_count")
+
+    def __init__(self) -> None:
+        self.open_message: list[None] = []
+        self.on_message_complete = self.open_message.clear
+        self.reset()
+
+    def reset(self) -> None:
+        self.fields: list[tuple[bytes, bytes]] = []
+        self.special: list[tuple[bytes, bytes]] = []
+        self.heads = 0
+        self.open_message[:] = _MARK
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        field = (name, value)
+        self.fields.append(field)
+        if name not in plain_response_names:
+            self.special.append(field)
+
     def on_headers_complete(self) -> None:
         self.heads += 1
-
-    def on_message_complete(self) -> None:
-        self.complete += 1
-
-
-class _RequestSink(_Sink):
-    __slots__ = ()
-
-    def on_url(self, url: bytes) -> None:
-        self.target += url
+        self.field_count = len(self.fields)
+        self.special_count = len(self.special)
 
 
 class RequestReader:
@@ -72,10 +104,10 @@ class RequestReader:
             if reason is not None:
                 return reason
         method = self._parser.get_method()
-        if sink.complete != 1:
+        if sink.open_message:
             self._parser = httptools.HttpRequestParser(sink)
-        if sink.heads != 1:
-            return Reason.BAD_REQUEST
+            if sink.open_head:
+                return Reason.BAD_REQUEST
         target = sink.target
         at = len(method) + len(target) + 2
         if data.startswith(b"HTTP/1.1\r\n", at):
@@ -115,7 +147,7 @@ class ResponseReader:
     __slots__ = ("_parser", "_sink")
 
     def __init__(self) -> None:
-        self._sink = _Sink()
+        self._sink = _ResponseSink()
         self._parser = httptools.HttpResponseParser(self._sink)
 
     def read(self, data: bytes, end: int, max_fields: int) -> ResponseHead | str:
@@ -131,25 +163,38 @@ class ResponseReader:
         except httptools.HttpParserError:
             sink.heads = 0
         if sink.heads != 1:
-            error = self._read_alone(data[:end])
-            if error is not None:
-                return error
-        status = self._parser.get_status_code()
-        if sink.complete != 1:
+            return self._read_alone(data[:end], max_fields)
+        response = self._response(data, end, max_fields)
+        extra = len(data) - end
+        if extra and response.__class__ is ResponseHead and not response.expects(extra):
+            # The parser may have begun with another message: it is not asked again.
+            return self._read_alone(data[:end], max_fields)
+        if sink.open_message:
             self._parser = httptools.HttpResponseParser(sink)
+        return response
+
+    def _response(self, data: bytes, end: int, max_fields: int) -> ResponseHead | str:
+        sink = self._sink
         if data.startswith(b"HTTP/1.1 "):
             minor = 1
         elif data.startswith(b"HTTP/1.0 "):
             minor = 0
         else:
             return "a status line that is not HTTP/1.1 or HTTP/1.0"
-        if status < 100:
+        status = _STATUS.get(data[9:12])
+        if status is None:
             return "a status code below 100"
-        if len(sink.fields) > max_fields:
+        if sink.field_count > max_fields:
             return "too many fields"
-        return ResponseHead(status, minor, sink.fields)
+        if len(sink.fields) != sink.field_count:
+            del sink.fields[sink.field_count :]
+            del sink.special[sink.special_count :]
+        response = ResponseHead(status, minor)
+        response.read(sink.fields, sink.special, data[data.index(b"\r\n") : end - 2])
+        return response
 
-    def _read_alone(self, head: bytes) -> str | None:
+    def _read_alone(self, head: bytes, max_fields: int) -> ResponseHead | str:
+        """Read a head with a parser of its own, and leave a new one for the next."""
         sink = self._sink
         sink.reset()
         self._parser = httptools.HttpResponseParser(sink)
@@ -160,4 +205,5 @@ class ResponseReader:
         except httptools.HttpParserError as error:
             self._parser = httptools.HttpResponseParser(sink)
             return f"a malformed head ({error})"
-        return None if sink.heads == 1 else "a malformed head"
+        self._parser = httptools.HttpResponseParser(sink)
+        return self._response(head, len(head), max_fields) if sink.heads == 1 else "a malformed head"

@@ -164,13 +164,12 @@ class Upstream(asyncio.Protocol):
         size = len(data)
         length = response.content_length
         if response.has_no_body(exchange.method):
-            framing = b"Content-Length: %d\r\n" % length if length >= 0 and response.status != 204 else b""
             if size > end:
                 self.must_close = True
-            exchange.downstream.write(exchange.response_head(response, framing))
+            exchange.downstream.write(exchange.response_head(response, b""))
             self._complete(exchange)
         elif length >= 0:
-            head = exchange.response_head(response, b"Content-Length: %d\r\n" % length)
+            head = exchange.response_head(response, b"")
             have = size - end
             if have > length:
                 self.must_close = True

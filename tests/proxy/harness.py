@@ -65,13 +65,17 @@ class Stack:
     port: int
     context: Context
     reports: list[tuple[str, str]] = field(default_factory=list)
+    writers: list[asyncio.StreamWriter] = field(default_factory=list)
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 20)
+        """Open a client connection; it is closed with the gateway at the latest."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 20)
+        self.writers.append(writer)
+        return reader, writer
 
     async def talk(self, *parts: bytes) -> bytes:
         """Send `parts` one by one, each in a read of its own, and return all that comes until the close."""
-        reader, writer = await self.connect()
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 20)
         try:
             for part in parts:
                 writer.write(part)
@@ -106,6 +110,7 @@ async def backend(handler: Handler) -> AsyncIterator[int]:
         server.close()
         for task in list(tasks):
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @asynccontextmanager
@@ -124,6 +129,8 @@ async def gateway(snapshot: Snapshot, limits: Limits = DEFAULTS) -> AsyncIterato
         yield stack
     finally:
         server.close()
+        for writer in stack.writers:
+            writer.transport.abort()
         for connection in list(context.connections):
             connection.abort()
         await context.pools.close()
@@ -140,7 +147,7 @@ def answer(body: bytes = b"ok", extra: bytes = b"") -> bytes:
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer each request with the request as it was received, byte for byte (bodies by Content-Length or chunked)."""
+    """Answer each request with the request as it was received, byte for byte."""
     while True:
         head = await reader.readuntil(b"\r\n\r\n")
         seen = head
@@ -158,6 +165,4 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
             length = int(lowered[at : lowered.index(b"\r", at)])
             seen += await reader.readexactly(length)
         writer.write(answer(b"" if head.startswith(b"HEAD ") else seen))
-        if head.startswith(b"HEAD "):
-            pass
         await writer.drain()

@@ -1,0 +1,365 @@
+"""Keeps a `Configuration` equal to what Redis holds, and keeps it good while Redis is not.
+
+Sync. One connection listens: `CLIENT TRACKING ON BCAST` with the four prefixes makes Redis name every changed
+key, whoever changed it. A second one reads. Start: subscribe, then read all, so that nothing falls between.
+A change: its keys are gathered for `COLLECT_S`, read, applied. Whatever ends a connection (silence too: the
+listener pings) ends both; the last good configuration stays in force, and after a pause that grows the whole
+begins again, with a full read. Every `compare_interval_s` a full read, with pauses, finds what was missed.
+
+Emptiness. A full read that finds no document, while some are in force (or saved in the state directory), is
+believed only when it is somebody's word: Redis is still on the replication history (`master_replid`) under
+which the documents were read, or it told of a flush on this very connection and history. Otherwise it has lost
+its data (a restart without persistence, a replica that followed such a master, the wrong server): the last
+good configuration stays, the log says what to do, and `suspect_empty` is set until documents appear again,
+which then replace all, or until a FLUSHDB says that it is meant. Documents deleted one by one are gone.
+
+Promises: `run` returns only by cancellation, and lets a change that it has begun to apply come to its end
+first. Every wait is bounded. The loop is never held longer than one page or one step takes. The password is
+in no message. The Redis user needs +hello +ping +scan +mget +type +info +client, and %R~authgate:*.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from authgate_fast.config.keys import KEY_PREFIXES, DocumentKey
+from authgate_fast.config.redis_link import FAILURES, Link, RedisUrlError, parse_address
+from authgate_fast.config.redis_read import PAGE_KEYS, MalformedKeys, fetch, read_history, scan
+
+if TYPE_CHECKING:
+    from authgate_fast.config.compile import Steps
+    from authgate_fast.config.state_dir import StateDir
+    from authgate_fast.config.store import Configuration, Raw
+
+__all__ = ["RedisSource", "RedisUrlError"]
+
+COMPARE_INTERVAL_S = 60.0
+COLLECT_S = 0.002
+"""How long changed keys are gathered: a pipeline of many writes becomes one change."""
+SETTLE_S = 0.5
+"""The same while an empty Redis is being filled again: half of a configuration is worse than the old one."""
+MAX_SETTLE_S = 5.0
+PAUSE_S = 0.002
+"""Between two pages of a comparison, which is in no hurry."""
+QUIET_S = 1.0
+"""After so long without a word the listener pings; so does the reader, so that no firewall forgets it."""
+SILENCE_S = 4.0
+"""A ping without an answer for so long: the connection is dead, or Redis is."""
+STATE_GRACE_S = 1.0
+"""How long a start waits for Redis before it serves the documents of the last run."""
+FIRST_BACKOFF_S = 0.05
+MAX_BACKOFF_S = 2.0
+STABLE_S = 1.0
+"""A connection that lived so long lets the next pause be a short one again."""
+
+log = logging.getLogger("authgate.redis")
+
+
+class RedisSource:
+    """Follows one Redis. Raises `RedisUrlError` for a URL that cannot be used.
+
+    ``connected``: changes are told to us, and all was read since they are. ``last_sync_at``: when a read was
+    last applied, in seconds since the epoch. ``last_error``: why Redis cannot be followed, None while it is.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        configuration: Configuration,
+        state_dir: StateDir | None = None,
+        compare_interval_s: float = COMPARE_INTERVAL_S,
+    ) -> None:
+        self.address = parse_address(url)
+        self.connected = False
+        self.suspect_empty = False
+        self.last_sync_at: float | None = None
+        self.last_error: str | None = None
+        self._configuration = configuration
+        self._state_dir = state_dir
+        self._compare_interval_s = compare_interval_s
+        self._current_at: float | None = None
+        self._apply_lock = asyncio.Lock()
+        self._outcome = asyncio.Event()  # the first attempt to follow Redis has succeeded or failed
+        # Of one connection: what it has told and what is not read yet.
+        self._wake = asyncio.Event()
+        self._dirty: set[bytes] = set()
+        self._is_flushed = False
+        # Of all connections together.
+        self._refused: set[DocumentKey] = set()  # in Redis, and not in force as they stand there
+        self._malformed = MalformedKeys(configuration)
+        self._history_read: bytes | None = None
+        self._history_of_documents: bytes | None = None
+
+    @property
+    def sync_lag_s(self) -> float | None:
+        """Seconds since the configuration was last known to be what Redis holds; None: never yet."""
+        return None if self._current_at is None else time.monotonic() - self._current_at
+
+    def status(self) -> dict[str, object]:
+        """What /status tells about this source."""
+        lag_s = self.sync_lag_s
+        return {
+            "redis": self.address.shown,
+            "connected": self.connected,
+            "last_sync_at": self.last_sync_at,
+            "sync_lag_s": None if lag_s is None else round(lag_s, 3),
+            "suspect_empty": self.suspect_empty,
+            "last_error": self.last_error,
+        }
+
+    async def run(self) -> None:
+        """Follow Redis until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._follow(), name="redis-follow")
+            if self._state_dir is not None:
+                group.create_task(self._fall_back(), name="redis-fall-back")
+                group.create_task(self._state_dir.run(self._configuration.documents), name="state-dir")
+
+    async def _fall_back(self) -> None:
+        """Serve the documents of the last run if Redis does not give others at once."""
+        try:
+            async with asyncio.timeout(STATE_GRACE_S):
+                await self._outcome.wait()
+        except TimeoutError:
+            pass
+        await self._load_saved()
+
+    async def _load_saved(self) -> None:
+        """Put the documents of the last run in force, unless there are others already."""
+        state_dir = self._state_dir
+        if state_dir is None or self._configuration.snapshot.ready:
+            return
+        documents = await asyncio.to_thread(state_dir.load)
+        async with self._apply_lock:
+            if documents and not self._configuration.snapshot.ready:
+                await _finish(self._configuration.replace_all_steps(documents))
+                log.warning("serving the %d documents saved in %s", len(documents), state_dir.path)
+
+    async def _follow(self) -> None:
+        backoff_s = FIRST_BACKOFF_S
+        while True:
+            started = time.monotonic()
+            try:
+                await self._session()
+            except BaseExceptionGroup as group:
+                strange = (error for error in group.exceptions if not isinstance(error, FAILURES))
+                self._note_failure(next(strange, group.exceptions[0]))
+            except Exception as error:
+                self._note_failure(error)
+            finally:
+                was_connected, self.connected = self.connected, False
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                # A task group whose member failed in the moment of the cancellation reports only the failure.
+                raise asyncio.CancelledError
+            if was_connected and time.monotonic() - started > STABLE_S:
+                backoff_s = FIRST_BACKOFF_S
+            await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))
+            backoff_s = min(backoff_s * 2, MAX_BACKOFF_S)
+
+    def _note_failure(self, error: BaseException) -> None:
+        if isinstance(error, FAILURES):
+            said = self.address.explain(error)
+            if said != self.last_error:
+                log.warning("%s; the last good configuration stays in force, trying again", said)
+            self.last_error = said
+        else:
+            # A mistake of ours. To stop following Redis, or to stop the worker, would turn a change that
+            # cannot be taken in into an outage, so it is shown as loudly as a log can and tried again.
+            self.last_error = f"internal error: {type(error).__name__}"
+            log.error("a change from Redis could not be taken in; this is a bug", exc_info=error)
+        self._outcome.set()
+
+    async def _session(self) -> None:
+        """Live through one pair of connections; ends by raising."""
+        listener, reader = Link(self.address, "authgate-listen"), Link(self.address, "authgate-read")
+        try:
+            await listener.open()
+            await reader.open()
+            self._dirty.clear()
+            self._is_flushed = False
+            prefixes = [word for prefix in KEY_PREFIXES for word in ("PREFIX", prefix)]
+            await listener.call("CLIENT", "TRACKING", "ON", "BCAST", *prefixes)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._listen(listener), name="redis-listen")
+                group.create_task(self._synchronise(reader), name="redis-read")
+        finally:
+            await listener.close()
+            await reader.close()
+
+    async def _listen(self, listener: Link) -> None:
+        is_pinged = False
+        while True:
+            reply = await listener.receive(SILENCE_S if is_pinged else QUIET_S)
+            if reply is None:
+                if is_pinged:
+                    raise RedisConnectionError(f"no answer to a ping for {SILENCE_S:g} seconds")
+                is_pinged = True
+                await listener.send("PING")
+                continue
+            is_pinged = False
+            if isinstance(reply, list):
+                self._take_push(reply)
+            elif self.connected and not self._wake.is_set() and not self.suspect_empty:
+                self._current_at = time.monotonic()
+
+    def _take_push(self, push: list[Any]) -> None:
+        if push[0] != b"invalidate":
+            return
+        if push[1] is None:
+            self._is_flushed = True
+        else:
+            self._dirty.update(push[1])
+        self._wake.set()
+
+    async def _synchronise(self, reader: Link) -> None:
+        await self._read_all(reader)
+        self.connected = True
+        if self.last_error is not None:
+            log.warning("following Redis at %s again", self.address.shown)
+        self.last_error = None
+        self._outcome.set()
+        loop = asyncio.get_running_loop()
+        compare_at = loop.time() + self._compare_interval_s
+        while True:
+            now = loop.time()
+            if now >= compare_at:
+                await self._read_all(reader, PAUSE_S)
+                compare_at = loop.time() + self._compare_interval_s
+                continue
+            try:
+                async with asyncio.timeout(min(compare_at - now, QUIET_S)):
+                    await self._wake.wait()
+            except TimeoutError:
+                await reader.call("PING")
+                continue
+            await self._gather()
+            if self._is_flushed or self.suspect_empty:
+                await self._read_all(reader)
+            else:
+                await self._read_changes(reader)
+
+    async def _gather(self) -> None:
+        """Wait until a burst of writes is likely to be over."""
+        if not self.suspect_empty:
+            await asyncio.sleep(COLLECT_S)
+            return
+        end = time.monotonic() + MAX_SETTLE_S
+        while self._wake.is_set() and not self._is_flushed and time.monotonic() < end:
+            self._wake.clear()
+            await asyncio.sleep(SETTLE_S)
+
+    async def _read_changes(self, reader: Link) -> set[DocumentKey]:
+        """Read and apply what the listener has named; return the keys."""
+        self._wake.clear()
+        raw_keys, self._dirty = self._dirty, set()
+        pairs = list(self._malformed.parse(raw_keys).items())
+        changes: dict[DocumentKey, Raw] = {}
+        for start in range(0, len(pairs), PAGE_KEYS):
+            changes.update(await fetch(reader, dict(pairs[start : start + PAGE_KEYS])))
+        await self._malformed.recheck(reader, raw_keys)
+        await self._apply(changes)
+        return set(changes)
+
+    async def _read_all(self, reader: Link, pause_s: float = 0.0) -> None:
+        while not await self._scan(reader, pause_s):
+            pass
+
+    async def _scan(self, reader: Link, pause_s: float) -> bool:
+        """Read all once and apply what differs; False: Redis was flushed meanwhile, so read it again."""
+        was_flushed, self._is_flushed = self._is_flushed, False
+        self._wake.clear()
+        self._dirty.clear()
+        history = await read_history(reader)
+        in_force = self._configuration.documents
+        seen: set[DocumentKey] = set()
+        malformed: set[bytes] = set()
+        changes: dict[DocumentKey, Raw] = {}
+        has_text = False
+        async with aclosing(scan(reader)) as pages:
+            async for page in pages:
+                keys = self._malformed.parse(page, malformed)
+                new = [(key, raw) for key, raw in keys.items() if key not in seen]
+                seen.update(keys)
+                for start in range(0, len(new), PAGE_KEYS):
+                    for key, text in (await fetch(reader, dict(new[start : start + PAGE_KEYS]))).items():
+                        has_text = has_text or isinstance(text, bytes)
+                        if text != in_force.get(key) or key in self._refused:
+                            changes[key] = text
+                    await asyncio.sleep(pause_s)
+                if self._is_flushed:
+                    return False
+                if self._wake.is_set() and self.connected and not self.suspect_empty:
+                    # A change does not wait for a comparison to end, and what it has read is newer.
+                    for key in await self._read_changes(reader):
+                        seen.add(key)
+                        changes.pop(key, None)
+        self._malformed.forget_all_but(malformed)
+        if not has_text:
+            await self._load_saved()
+            if not self._is_emptiness_meant(history, was_flushed):
+                self._history_read = history
+                self._suspect()
+                return True
+        changes.update(dict.fromkeys((in_force.keys() | self._refused) - seen))
+        missed = changes.keys() - self._refused
+        if missed and self.connected and not was_flushed and not self.suspect_empty:
+            log.info("the comparison with Redis found %d missed changes", len(missed))
+        self.suspect_empty = False
+        self._history_read = self._history_of_documents = history
+        await self._apply(changes, is_all=True)
+        return True
+
+    def _is_emptiness_meant(self, history: bytes | None, was_flushed: bool) -> bool:
+        if not self._configuration.documents:
+            return True
+        if history is not None and history == self._history_of_documents:
+            return True
+        return was_flushed and history == self._history_read
+
+    def _suspect(self) -> None:
+        if not self.suspect_empty:
+            log.error(
+                "Redis at %s answers, but all documents are gone: it has lost its data, or it is another "
+                "Redis. The last good configuration (%d documents) stays in force. Write the documents back "
+                "(authgate apply FILE --redis URL); if Redis is meant to be empty, say so with FLUSHDB.",
+                self.address.shown,
+                len(self._configuration.documents),
+            )
+        self.suspect_empty = True
+
+    async def _apply(self, changes: dict[DocumentKey, Raw], *, is_all: bool = False) -> None:
+        async with self._apply_lock:
+            configuration = self._configuration
+            revision = configuration.revision
+            if is_all and not configuration.snapshot.ready:
+                texts = {key: text for key, text in changes.items() if text is not None}
+                await _finish(configuration.replace_all_steps(texts))
+            elif changes:
+                await _finish(configuration.apply_steps(changes))
+            for key, text in changes.items():
+                if text is not None and configuration.documents.get(key) != text:
+                    self._refused.add(key)
+                else:
+                    self._refused.discard(key)
+            if self._state_dir is not None and configuration.revision != revision:
+                self._state_dir.note_change()
+        self.last_sync_at = time.time()
+        self._current_at = time.monotonic()
+
+
+async def _finish(steps: Steps) -> None:
+    """Run the steps with the loop's other work in between; a cancellation comes after their end."""
+    try:
+        for _ in steps:
+            await asyncio.sleep(0)
+    finally:
+        for _ in steps:
+            pass
