@@ -41,10 +41,10 @@ class Target:
     port: int
     base_path: bytes
     host_line: bytes
+    endpoint: tuple[str, str, int] = field(init=False)
 
-    @property
-    def endpoint(self) -> tuple[str, str, int]:
-        return (self.scheme, self.host, self.port)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "endpoint", (self.scheme, self.host, self.port))
 
 
 @dataclass(slots=True)

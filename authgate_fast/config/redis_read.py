@@ -1,13 +1,13 @@
 """Reads documents out of Redis over a `Link`: which keys there are, and what they hold.
 
-What is there and no usable text comes back as `Unreadable`, what is not there as None. Keys under our prefixes
-that name no document are `MalformedKeys`' business.
+What is there and no usable text comes back as `Unreadable`, what is not there as None. Keys under our
+prefixes that name no document are `MalformedKeys`' business.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from typing import TYPE_CHECKING
 
 from authgate_fast.config.keys import KEY_PREFIXES, DocumentKey, Unreadable, parse_redis_key
@@ -84,7 +84,7 @@ class MalformedKeys:
             self._configuration.forget_malformed(_text(raw))
 
 
-async def scan(link: Link) -> AsyncIterator[list[bytes]]:
+async def scan(link: Link) -> AsyncGenerator[list[bytes], None]:
     """Yield every key that may name a document, page by page; a key may come twice."""
     cursor = b"0"
     while True:

@@ -8,10 +8,10 @@ begins again, with a full read. Every `compare_interval_s` a full read, with pau
 
 Emptiness. A full read that finds no document, while some are in force (or saved in the state directory), is
 believed only when it is somebody's word: Redis is still on the replication history (`master_replid`) under
-which the documents were read, or it told of a flush on this very connection and history. Otherwise it has lost
-its data (a restart without persistence, a replica that followed such a master, the wrong server): the last
-good configuration stays, the log says what to do, and `suspect_empty` is set until documents appear again,
-which then replace all, or until a FLUSHDB says that it is meant. Documents deleted one by one are gone.
+which the documents were read, or it told of a flush on this very connection and history. Otherwise it has
+lost its data (a restart without persistence, a replica that followed such a master, the wrong server): the
+last good configuration stays, the log says what to do, and `suspect_empty` is set until documents appear
+again, which then replace all, or until a FLUSHDB says that it is meant. What is deleted one by one is gone.
 
 Promises: `run` returns only by cancellation, and lets a change that it has begun to apply come to its end
 first. Every wait is bounded. The loop is never held longer than one page or one step takes. The password is
@@ -106,6 +106,7 @@ class RedisSource:
         """What /status tells about this source."""
         lag_s = self.sync_lag_s
         return {
+            "type": "redis",
             "redis": self.address.shown,
             "connected": self.connected,
             "last_sync_at": self.last_sync_at,
@@ -148,17 +149,10 @@ class RedisSource:
             started = time.monotonic()
             try:
                 await self._session()
-            except BaseExceptionGroup as group:
-                strange = (error for error in group.exceptions if not isinstance(error, FAILURES))
-                self._note_failure(next(strange, group.exceptions[0]))
             except Exception as error:
                 self._note_failure(error)
             finally:
                 was_connected, self.connected = self.connected, False
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                # A task group whose member failed in the moment of the cancellation reports only the failure.
-                raise asyncio.CancelledError
             if was_connected and time.monotonic() - started > STABLE_S:
                 backoff_s = FIRST_BACKOFF_S
             await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))
@@ -187,9 +181,10 @@ class RedisSource:
             self._is_flushed = False
             prefixes = [word for prefix in KEY_PREFIXES for word in ("PREFIX", prefix)]
             await listener.call("CLIENT", "TRACKING", "ON", "BCAST", *prefixes)
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._listen(listener), name="redis-listen")
-                group.create_task(self._synchronise(reader), name="redis-read")
+            await _until_one_ends(
+                asyncio.create_task(self._listen(listener), name="redis-listen"),
+                asyncio.create_task(self._synchronise(reader), name="redis-read"),
+            )
         finally:
             await listener.close()
             await reader.close()
@@ -353,6 +348,21 @@ class RedisSource:
                 self._state_dir.note_change()
         self.last_sync_at = time.time()
         self._current_at = time.monotonic()
+
+
+async def _until_one_ends(*tasks: asyncio.Task[None]) -> None:
+    """Wait until one of the tasks fails, end the others, and raise its error.
+
+    No task group: that of Python 3.11 leaves its parent marked as cancelled when a member fails.
+    """
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
 
 
 async def _finish(steps: Steps) -> None:

@@ -35,35 +35,18 @@ class StateDirError(Exception):
 
 
 class StateDir:
-    """One node's directory. ``open`` before anything else, ``close`` at the end."""
+    """One node's directory: made if it is missing, and locked until `close` or the process's end.
+
+    Raises StateDirError for a directory that cannot be used.
+    """
 
     def __init__(self, path: str | os.PathLike[str], debounce_s: float = DEBOUNCE_S) -> None:
         self.path = Path(path)
         self._debounce_s = debounce_s
-        self._lock_fd: int | None = None
+        self._lock_fd: int | None = self._lock()
         self._changed = asyncio.Event()
         self._write_lock = threading.Lock()
         self._last_error = ""
-
-    def open(self) -> None:
-        """Make the directory if it is missing, and take its lock; raise StateDirError."""
-        try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            fd = os.open(self.path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise StateDirError(
-                f"the state directory {self.path} cannot be used: {error.strerror}; "
-                "give --state-dir a directory that this user may write"
-            ) from None
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(fd)
-            raise StateDirError(
-                f"the state directory {self.path} is in use by another running node; "
-                "give each node its own --state-dir"
-            ) from None
-        self._lock_fd = fd
 
     def close(self) -> None:
         if self._lock_fd is not None:
@@ -107,6 +90,25 @@ class StateDir:
         finally:
             if pending or self._changed.is_set():
                 self._write(_encode(list(documents.items())))
+
+    def _lock(self) -> int:
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fd = os.open(self.path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StateDirError(
+                f"the state directory {self.path} cannot be used: {error.strerror}; "
+                "give --state-dir a directory that this user may write"
+            ) from None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            raise StateDirError(
+                f"the state directory {self.path} is in use by another running node; "
+                "give each node its own --state-dir"
+            ) from None
+        return fd
 
     def _write(self, pieces: Iterable[bytes]) -> bool:
         """Replace the file; tell whether that went well. A failure is said once, until it changes."""

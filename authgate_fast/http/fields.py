@@ -25,6 +25,8 @@ KEEP_ALIVE = 13
 
 MEMO_LIMIT = 4_096
 """Spellings remembered at most; a client that invents names only costs itself the slow path."""
+MEMO_NAME_BYTES = 64
+"""Longer names are not remembered, so that the memo of invented names stays below half a megabyte."""
 
 _FOLD = bytes.maketrans(b"_.ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"--abcdefghijklmnopqrstuvwxyz")
 _LOWER = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"abcdefghijklmnopqrstuvwxyz")
@@ -125,9 +127,9 @@ def classify_request(name: bytes, memo: dict[bytes, int], credential_fields: fro
     code = _REQUEST.get(lowered, END_TO_END)
     if lowered in credential_fields:
         code = CREDENTIAL
-    elif not code and (is_reserved(name) or folded in credential_fields):
+    elif not code and (is_reserved(name) or any(folded == field.translate(_FOLD) for field in credential_fields)):
         code = DROP
-    if len(memo) < MEMO_LIMIT:
+    if len(memo) < MEMO_LIMIT and len(name) <= MEMO_NAME_BYTES:
         memo[name] = code
     return code
 
@@ -135,7 +137,7 @@ def classify_request(name: bytes, memo: dict[bytes, int], credential_fields: fro
 def classify_response(name: bytes) -> int:
     """Return the code of a response field's name and remember it."""
     code = _RESPONSE.get(name.translate(_LOWER), END_TO_END)
-    if len(_response_memo) < MEMO_LIMIT:
+    if len(_response_memo) < MEMO_LIMIT and len(name) <= MEMO_NAME_BYTES:
         _response_memo[name] = code
         if not code:
             plain_response_names.add(name)

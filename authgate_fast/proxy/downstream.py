@@ -277,8 +277,11 @@ class Downstream(asyncio.Protocol):
         self.exchange = None
         if close or self.eof or not request_done:
             self._close_after_answer(linger=not request_done)
-        else:
+        elif self.buffer or self.read_paused:
             self._next_request()
+        else:
+            self.phase = _IDLE
+            self.since_s = self.context.now_s
 
     def _after_answer(self, *, keep: bool) -> None:
         if not keep:

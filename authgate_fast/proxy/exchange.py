@@ -1,8 +1,8 @@
 """One request and its response, from the first byte to the last.
 
 Joins a client connection (`Downstream`) with a backend connection (`Upstream`): sends the request's
-bytes on as they arrive, decides about retries and timeouts, and ends exactly once, by `complete`,
-`refuse`, `break_off` or `cancel`. After that nobody holds a reference that could cross two requests.
+bytes on as they arrive, decides about retries and timeouts, and ends exactly once, by the end of the
+response, `refuse`, `break_off` or `cancel`. After that nobody holds a reference that could cross two requests.
 """
 
 from __future__ import annotations
@@ -199,12 +199,6 @@ class Exchange:
         )
 
     # --- the ends ---------------------------------------------------------------------------------
-
-    def complete(self) -> None:
-        """The response is whole; the upstream has let go of this exchange already."""
-        self.finished = True
-        self.upstream = None
-        self.downstream.exchange_done(close=self.close_after, request_done=self.request_done)
 
     def upstream_lost(self, what: str, *, begun: bool) -> None:
         """The backend connection ended early. `begun`: some byte of a response had arrived."""

@@ -23,14 +23,14 @@ _METHOD_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32} ")
 _OTHER_VERSION = re.compile(rb"HTTP/[0-9](?:\.[0-9])?\r\n")
 
 
-class _RequestSink:
-    """Collects what the parser finds in one request head.
+class _Sink:
+    """Collects what the parser finds in one head.
 
     ``open_head`` and ``open_message`` hold a mark until the parser has seen the end of the head and of the
-    message; the callbacks are the lists' own ``clear``, which costs no Python frame.
+    message; those callbacks are the lists' own ``clear``, which costs no Python frame.
     """
 
-    __slots__ = ("fields", "on_headers_complete", "on_message_complete", "open_head", "open_message", "target")
+    __slots__ = ("fields", "on_headers_complete", "on_message_complete", "open_head", "open_message")
 
     def __init__(self) -> None:
         self.open_head: list[None] = []
@@ -41,6 +41,14 @@ class _RequestSink:
 
     def reset(self) -> None:
         self.fields: list[tuple[bytes, bytes]] = []
+        self.open_head[:] = self.open_message[:] = _MARK
+
+
+class _RequestSink(_Sink):
+    __slots__ = ("target",)
+
+    def reset(self) -> None:
+        self.fields = []
         self.target = b""
         self.open_head[:] = self.open_message[:] = _MARK
 
@@ -51,36 +59,21 @@ class _RequestSink:
         self.fields.append((name, value))
 
 
-class _ResponseSink:
-    """Collects what the parser finds in one response head.
+class _ResponseSink(_Sink):
+    """``special`` are the fields whose name means something to a proxy."""
 
-    What comes behind the head in the same bytes may reach the same callbacks (trailers, the head of another
-    response), so the counts are taken where the head ends.
-    """
-
-    __slots__ = ("field_count", "fields", "heads", "on_message_complete", "open_message", "special", "special_count")
-
-    def __init__(self) -> None:
-        self.open_message: list[None] = []
-        self.on_message_complete = self.open_message.clear
-        self.reset()
+    __slots__ = ("special",)
 
     def reset(self) -> None:
-        self.fields: list[tuple[bytes, bytes]] = []
+        self.fields = []
         self.special: list[tuple[bytes, bytes]] = []
-        self.heads = 0
-        self.open_message[:] = _MARK
+        self.open_head[:] = self.open_message[:] = _MARK
 
     def on_header(self, name: bytes, value: bytes) -> None:
         field = (name, value)
         self.fields.append(field)
         if name not in plain_response_names:
             self.special.append(field)
-
-    def on_headers_complete(self) -> None:
-        self.heads += 1
-        self.field_count = len(self.fields)
-        self.special_count = len(self.special)
 
 
 class RequestReader:
@@ -98,7 +91,7 @@ class RequestReader:
         sink.reset()
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             # The shared parser may be at its end after a "Connection: close": judge with a new one.
             reason = self._read_anew(data)
             if reason is not None:
@@ -154,20 +147,20 @@ class ResponseReader:
         """Parse the head in ``data[:end]``; a str says what is wrong with it.
 
         The usual response is a head with its whole body in one read: it is fed whole, which leaves
-        the parser clean for the next one. In any other case the head is read alone by a new parser.
+        the parser clean for the next one. Bytes behind the head that cannot be body might have reached
+        the same callbacks (trailers, another response): then the head is read again, alone.
         """
         sink = self._sink
         sink.reset()
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError:
-            sink.heads = 0
-        if sink.heads != 1:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             return self._read_alone(data[:end], max_fields)
         response = self._response(data, end, max_fields)
         extra = len(data) - end
-        if extra and response.__class__ is ResponseHead and not response.expects(extra):
-            # The parser may have begun with another message: it is not asked again.
+        if response.__class__ is not ResponseHead or response.error is not None or sink.open_head:
+            return self._read_alone(data[:end], max_fields)
+        if extra and not response.expects(extra):
             return self._read_alone(data[:end], max_fields)
         if sink.open_message:
             self._parser = httptools.HttpResponseParser(sink)
@@ -184,11 +177,8 @@ class ResponseReader:
         status = _STATUS.get(data[9:12])
         if status is None:
             return "a status code below 100"
-        if sink.field_count > max_fields:
+        if len(sink.fields) > max_fields:
             return "too many fields"
-        if len(sink.fields) != sink.field_count:
-            del sink.fields[sink.field_count :]
-            del sink.special[sink.special_count :]
         response = ResponseHead(status, minor)
         response.read(sink.fields, sink.special, data[data.index(b"\r\n") : end - 2])
         return response
@@ -206,4 +196,4 @@ class ResponseReader:
             self._parser = httptools.HttpResponseParser(sink)
             return f"a malformed head ({error})"
         self._parser = httptools.HttpResponseParser(sink)
-        return self._response(head, len(head), max_fields) if sink.heads == 1 else "a malformed head"
+        return "a malformed head" if sink.open_head else self._response(head, len(head), max_fields)

@@ -228,7 +228,9 @@ class Upstream(asyncio.Protocol):
             if self.read_paused:
                 self.resume()
             self.pool.release(self)
-        exchange.complete()
+        exchange.finished = True
+        exchange.upstream = None
+        exchange.downstream.exchange_done(close=exchange.close_after, request_done=exchange.request_done)
 
     def _fail(self, exchange: Exchange, what: str) -> None:
         exchange.refuse(Reason.UPSTREAM_PROTOCOL_ERROR, what)
@@ -274,7 +276,9 @@ class Upstream(asyncio.Protocol):
         if self.phase == _UNTIL_CLOSE and exc is None:
             if self.chunk_out:
                 exchange.downstream.write(LAST_CHUNK)
-            exchange.complete()
+            exchange.finished = True
+            exchange.upstream = None
+            exchange.downstream.exchange_done(close=exchange.close_after, request_done=exchange.request_done)
             return
         what = f"the backend closed the connection ({exc})" if exc else "the backend closed the connection early"
         exchange.upstream_lost(what, begun=self.phase != _HEAD or bool(self.buffer) or self.interim > 0)
