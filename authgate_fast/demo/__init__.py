@@ -53,10 +53,10 @@ The same with the key of the consumer mobile-app, made for this run (200):
 
 More to try:
   curl "{base}/api/products/search?q=lamp"
-  curl -d '{{"title": "Tea towel", "price": 7.5}}' {base}/api/products
-  curl -X DELETE -i {base}/api/products/1        (405, and Allow says what there is)
-  curl -i --path-as-is {base}/api/../private-data  (400: a path that two servers may read differently)
-  curl -o /dev/null {base}/api/download           (64 MiB, streamed)
+  curl -d '{{"title": "Tea towel", "price_cents": 750}}' {base}/api/products
+  curl -o /dev/null {base}/api/download              # 64 MiB, streamed
+  curl -i -X DELETE {base}/api/products/1            # 405, and Allow says what there is
+  curl -i --path-as-is {base}/api/../private-data    # 400, two servers may read this path differently
 
 Ctrl-C ends all of it.
 """

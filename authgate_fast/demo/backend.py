@@ -48,7 +48,7 @@ class NewProduct(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     title: str = Field(min_length=1, max_length=120)
-    price: float = Field(ge=0.01, le=1_000_000, allow_inf_nan=False)
+    price_cents: int = Field(gt=0, le=100_000_000)
     category: str = Field(default="other", min_length=1, max_length=40)
     description: str = Field(default="", max_length=2_000)
 
@@ -128,7 +128,7 @@ class Backend:
         except ValidationError as error:
             places = sorted({".".join(str(part) for part in e["loc"]) or "body" for e in error.errors()})
             return _error(422, "invalid_product", f"Not valid: {', '.join(places)}.")
-        product = self._catalog.create(new.title, new.category, new.description, new.price)
+        product = self._catalog.create(new.title, new.category, new.description, new.price_cents)
         return json_response(201, product)
 
 

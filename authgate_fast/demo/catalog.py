@@ -37,13 +37,13 @@ MAX_CREATED = 1_000
 
 
 class Product(TypedDict):
-    """One product as JSON shows it. ``price`` is in euros."""
+    """One product as JSON shows it. ``price_cents`` is in euro cents."""
 
     id: int
     title: str
     category: str
     description: str
-    price: float
+    price_cents: int
     stock: int
 
 
@@ -57,7 +57,7 @@ def _built_in() -> dict[int, Product]:
                 "title": f"{maker} {thing}",
                 "category": category,
                 "description": f"The {maker} {thing}: {words}.",
-                "price": (cents + column * cents // 20) / 100,
+                "price_cents": cents + column * cents // 20,
                 "stock": number * 37 % 120,
             }
     return products
@@ -92,7 +92,7 @@ class Catalog:
                     break
         return found
 
-    def create(self, title: str, category: str, description: str, price: float) -> Product:
+    def create(self, title: str, category: str, description: str, price_cents: int) -> Product:
         """Add a product under the next id."""
         number = self._next_id
         self._next_id += 1
@@ -101,7 +101,7 @@ class Catalog:
             "title": title,
             "category": category,
             "description": description,
-            "price": round(price, 2),
+            "price_cents": price_cents,
             "stock": 0,
         }
         self._products[number] = product

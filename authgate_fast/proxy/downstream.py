@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import struct
+from socket import SO_LINGER, SOL_SOCKET
 from typing import TYPE_CHECKING
 
 from authgate_fast.errors import TABLE, Reason
@@ -28,6 +30,7 @@ CLIENT_GONE_AFTER_S = 1.0
 """How long a client that half-closed may still wait for its answer before it counts as gone."""
 
 _BARE_LINE_END = re.compile(rb"(?<!\r)\n|\r(?![\n])[^\n]|\A[^!#$%&'*+\-.^_`|~0-9A-Za-z\r]", re.DOTALL)
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _EMPTY_LINES = re.compile(rb"(?:\r\n)*")
 
 
@@ -333,9 +336,12 @@ class Downstream(asyncio.Protocol):
         exchange = self.exchange
         self.exchange = None
         self.phase = _CLOSED
-        self.transport.abort()
         if exchange is not None:
+            if exchange.head.minor == 0 and exchange.response_begun:
+                # Where the close is the end of the body, only a reset tells that this is not it.
+                self.transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, _RESET_ON_CLOSE)
             exchange.cancel()
+        self.transport.abort()
 
     def pause(self) -> None:
         """Stop reading from the client."""

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from authgate_fast.config.check import check_file
-from authgate_fast.config.file import load_file, watch_file
+from authgate_fast.config.check import check_loaded
+from authgate_fast.config.file import file_signature, load_file, watch_file
 
 if TYPE_CHECKING:
     from authgate_fast.config.problems import Problem
@@ -25,19 +25,21 @@ class FileSource:
         self._configuration = configuration
         self._problems: list[Problem] = []
         self._loaded_at = 0.0
+        self._seen = file_signature(path)
 
     def load(self) -> list[Problem]:
         """Read the file and put it in force if it has no mistake; return the mistakes."""
-        problems = check_file(self._path)
+        self._seen = file_signature(self._path)
+        loaded = load_file(self._path)
+        self._problems = problems = check_loaded(loaded)
         if not problems:
-            self._configuration.replace_all(load_file(self._path).documents)
+            self._configuration.replace_all(loaded.documents)
             self._loaded_at = time.time()
-        self._problems = problems
         return problems
 
     async def run(self) -> None:
         """Watch until cancelled."""
-        await watch_file(self._path, self._changed)
+        await watch_file(self._path, self._changed, since=self._seen)
 
     def _changed(self) -> None:
         before = self._configuration.revision
