@@ -88,5 +88,5 @@ def _number(name: str, text: str) -> int | float | None:
         kind = "a number of seconds" if name.endswith("_s") else "a whole number"
         raise ValueError(f"--limit {name}={text}: the value must be {kind}") from None
     if not 0 < value < 1e15:
-        raise ValueError(f"--limit {name}={text}: the value must be above zero")
+        raise ValueError(f"--limit {name}={text}: the value must be above zero and below 10^15")
     return value

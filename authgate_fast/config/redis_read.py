@@ -38,7 +38,7 @@ def _scan_pattern() -> bytes:
 
 
 SCAN_PATTERN = _scan_pattern()
-_PREFIXES = tuple(prefix.encode() for prefix in KEY_PREFIXES)
+PREFIXES = tuple(prefix.encode() for prefix in KEY_PREFIXES)
 
 
 class MalformedKeys:
@@ -57,7 +57,7 @@ class MalformedKeys:
             key = parse_redis_key(raw.decode("ascii", "replace"))
             if key is not None:
                 keys[key] = raw
-            elif raw.startswith(_PREFIXES):
+            elif raw.startswith(PREFIXES):
                 self._report(raw)
                 if malformed is not None:
                     malformed.add(raw)

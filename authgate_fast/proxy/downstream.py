@@ -175,7 +175,8 @@ class Downstream(asyncio.Protocol):
         context = self.context
         context.counters.requests += 1
         self.phase = _IDLE
-        request_id = self._next_id()
+        self.sequence += 1
+        request_id = b"%b-%x" % (self.id_base, self.sequence)
         head: RequestHead | Reason = Reason.INTERNAL_ERROR
         try:
             head = context.request_reader.read(head_bytes, context.limits.max_fields)
@@ -322,6 +323,7 @@ class Downstream(asyncio.Protocol):
             self.resume()
         else:
             self.phase = _CLOSED
+            self.since_s = self.context.now_s
             transport.close()
 
     # --- writing and backpressure -----------------------------------------------------------------------
@@ -342,6 +344,13 @@ class Downstream(asyncio.Protocol):
                 self.transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, _RESET_ON_CLOSE)
             exchange.cancel()
         self.transport.abort()
+
+    def cut(self) -> None:
+        """Deliver what was written, then close: the client sees that the rest is missing."""
+        self.exchange = None
+        self.phase = _CLOSED
+        self.since_s = self.context.now_s
+        self.transport.close()
 
     def pause(self) -> None:
         """Stop reading from the client."""
@@ -399,6 +408,8 @@ class Downstream(asyncio.Protocol):
         elif phase == _LINGER and age_s > context.limits.linger_timeout_s:
             self.phase = _CLOSED
             self.transport.abort()
+        elif phase == _CLOSED and age_s > context.limits.send_timeout_s:
+            self.transport.abort()  # it never took the last bytes
 
     def _is_stuck(self, now_s: float) -> bool:
         unsent = self.transport.get_write_buffer_size()

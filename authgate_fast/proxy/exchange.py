@@ -35,6 +35,7 @@ class Exchange:
         "continue_due",
         "decoder",
         "downstream",
+        "ends_with_connection",
         "finished",
         "forward",
         "head",
@@ -64,6 +65,7 @@ class Exchange:
         self.reused = False
         self.attempts = 0
         self.finished = False
+        self.ends_with_connection = False
         self.close_after = head.close
         self.continue_due = False
         self.sent: list[bytes] | None = [forward.head]
@@ -75,21 +77,12 @@ class Exchange:
     def start(self, rest: bytes) -> None:
         """Begin. `rest` is what followed the head in the same read."""
         head = self.head
-        if head.chunked:
-            self.decoder = ChunkedDecoder()
-            self.request_done = False
-        elif head.content_length > 0:
-            self.left = head.content_length
-            self.request_done = False
-        if rest:
-            if self.request_done:
-                self.downstream.hold(rest)
-            else:
-                self.request_data(rest)
-                if self.finished:
-                    return
-        if not self.request_done:
-            self.continue_due = head.expect_continue and not rest
+        if head.chunked or head.content_length > 0:
+            self._start_body(head, rest)
+            if self.finished:
+                return
+        elif rest:
+            self.downstream.hold(rest)
         pool = self.context.pools.get(self.forward.target)
         upstream = pool.take()
         if upstream is not None:
@@ -99,13 +92,24 @@ class Exchange:
                 self.downstream.pause()
             pool.connect(self)
 
+    def _start_body(self, head: RequestHead, rest: bytes) -> None:
+        self.request_done = False
+        if head.chunked:
+            self.decoder = ChunkedDecoder()
+        else:
+            self.left = head.content_length
+        if rest:
+            self.request_data(rest)
+        else:
+            self.continue_due = head.expect_continue
+
     def attach(self, upstream: Upstream, *, reused: bool) -> None:
         """Take `upstream` for this exchange and send what has come in so far."""
         self.upstream = upstream
         self.reused = reused
         self.attempts += 1
-        self.since_s = self.context.now_s
-        upstream.begin(self)
+        upstream.exchange = self
+        upstream.since_s = self.since_s = self.context.now_s
         sent = self.sent or []
         upstream.transport.write(sent[0] if len(sent) == 1 else b"".join(sent))
         if (
@@ -232,12 +236,19 @@ class Exchange:
         self.downstream.exchange_refused(self, reason)
 
     def break_off(self, what: str) -> None:
-        """Cut the client's connection in the middle of a response, so that it can tell (DESIGN section 5)."""
+        """Cut the client's connection in the middle of a response, so that it can tell (DESIGN section 5).
+
+        A length or a missing last chunk tells; what has arrived is still delivered. Where only the end of the
+        connection ends the body (HTTP/1.0), a reset must say it.
+        """
         self.finished = True
         self._drop_upstream()
         self.context.counters.upstream_failures += 1
         self.context.report(Reason.UPSTREAM_PROTOCOL_ERROR, self.forward, self.forward.request_id, what)
-        self.downstream.abort()
+        if self.ends_with_connection:
+            self.downstream.abort()
+        else:
+            self.downstream.cut()
 
     def cancel(self) -> None:
         """The client is gone: so is the reason to keep the backend busy."""

@@ -26,7 +26,7 @@ WRITE_HIGH_WATER = 131_072
 
 
 class Upstream(asyncio.Protocol):
-    """Fields by lifetime: the connection's first, then those that `begin` resets."""
+    """Fields by lifetime: the connection's first, then those of one exchange, which end as they began."""
 
     __slots__ = (
         "buffer",
@@ -72,14 +72,6 @@ class Upstream(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]  # a stream transport, for TCP and TLS alike
         self.transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
-
-    def begin(self, exchange: Exchange) -> None:
-        """Start to serve `exchange`."""
-        self.exchange = exchange
-        self.phase = _HEAD
-        self.must_close = False
-        self.interim = 0
-        self.since_s = self.context.now_s
 
     def write(self, data: bytes) -> None:
         """Send request bytes."""
@@ -184,7 +176,7 @@ class Upstream(asyncio.Protocol):
         else:
             self.chunk_out = exchange.head.minor == 1
             if not self.chunk_out:
-                exchange.close_after = True  # HTTP/1.0: the end of the connection is the end of the body
+                exchange.close_after = exchange.ends_with_connection = True
             head = exchange.response_head(response, b"Transfer-Encoding: chunked\r\n" if self.chunk_out else b"")
             if response.chunked:
                 self.phase = _CHUNKED
@@ -227,6 +219,8 @@ class Upstream(asyncio.Protocol):
         else:
             if self.read_paused:
                 self.resume()
+            self.phase = _HEAD
+            self.interim = 0
             self.pool.release(self)
         exchange.finished = True
         exchange.upstream = None

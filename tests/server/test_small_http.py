@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 
+import h11
 import pytest
 
 from authgate_fast.server.small_http import Bounds, Request, Response, SmallServer, json_response
@@ -121,7 +122,7 @@ async def test_one_connection_too_many_is_closed_and_a_place_is_free_again_after
                 try:
                     assert (await ask(server.port, "/")).status == 200
                     break
-                except (OSError, AssertionError, RuntimeError, Exception):  # noqa: BLE001
+                except (OSError, h11.RemoteProtocolError):  # the first one is not quite gone
                     await asyncio.sleep(0)
 
 

@@ -1,0 +1,179 @@
+"""Documents in Redis as the management commands see them: read, compare, write in one MULTI. Blocking.
+
+Nothing is overwritten that the caller has not seen: `write` takes what each document held when the change was
+decided, and raises `ChangedError`, with nothing written, if one of them holds something else by now. Every
+failure of Redis is a `StoreError` whose text is one line for a user, without the password.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from authgate_fast.config.keys import DocumentKey, Unreadable, parse_redis_key, redis_key
+from authgate_fast.config.redis_link import (
+    CONNECT_TIMEOUT_S,
+    FAILURES,
+    MAX_VALUE_BYTES,
+    parse_address,
+)
+from authgate_fast.config.redis_read import PREFIXES, SCAN_PATTERN
+
+MAX_WATCHED = 1_000
+"""Keys under WATCH; Redis compares a new one with each before. The others are re-read right before the MULTI."""
+REPLY_TIMEOUT_S = 30.0
+"""A person waits for the answer, and one MULTI may write a hundred thousand documents."""
+_PAGE_KEYS = 500
+
+Value = bytes | Unreadable | None
+"""What a document's key holds: its text, something unusable, or nothing."""
+
+
+class StoreError(Exception):
+    """Redis failed, or could not be reached."""
+
+
+class ChangedError(Exception):
+    """Somebody else changed a document meanwhile; nothing was written."""
+
+    def __init__(self, key: DocumentKey | None = None) -> None:
+        super().__init__(redis_key(key) if key is not None else "a document")
+
+
+@dataclass(slots=True)
+class Stored:
+    """All configuration in one Redis. ``malformed`` are keys under our prefixes that name no document."""
+
+    values: dict[DocumentKey, bytes | Unreadable] = field(default_factory=dict)
+    malformed: list[str] = field(default_factory=list)
+
+    @property
+    def documents(self) -> dict[DocumentKey, bytes]:
+        return {key: value for key, value in self.values.items() if isinstance(value, bytes)}
+
+
+class RedisStore:
+    """One Redis, used in a `with` block. Raises RedisUrlError for a URL that cannot be used."""
+
+    def __init__(self, url: str) -> None:
+        self._address = parse_address(url)
+        options: dict[str, Any] = {}
+        if "ssl_check_hostname" in self._address.options:
+            options["ssl_check_hostname"] = self._address.options["ssl_check_hostname"]
+        self._client: redis.Redis = redis.Redis.from_url(
+            url,
+            # RESP2 needs nothing that an old or proxied Redis lacks.
+            protocol=2,
+            socket_connect_timeout=CONNECT_TIMEOUT_S,
+            socket_timeout=REPLY_TIMEOUT_S,
+            retry=Retry(NoBackoff(), 0),
+            **options,
+        )
+
+    @property
+    def shown(self) -> str:
+        """The address without the password."""
+        return self._address.shown
+
+    def __enter__(self) -> RedisStore:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._client.close()
+
+    def read_all(self) -> Stored:
+        """Read every document."""
+        with self._speaking():
+            stored = Stored()
+            raw_keys = {raw for raw in self._scan(SCAN_PATTERN) if raw.startswith(PREFIXES)}
+            keys = []
+            for raw in sorted(raw_keys):
+                text = raw.decode("utf-8", "backslashreplace")
+                key = parse_redis_key(text)
+                if key is None:
+                    stored.malformed.append(text)
+                else:
+                    keys.append(key)
+            values = self._read(self._client, keys)
+            stored.values = {key: value for key, value in values.items() if value is not None}
+            return stored
+
+    def read(self, keys: Iterable[DocumentKey]) -> dict[DocumentKey, Value]:
+        """Read some documents; None for one that is not there."""
+        with self._speaking():
+            return self._read(self._client, list(keys))
+
+    def gateways(self) -> list[str]:
+        """Return the names of all gateways."""
+        with self._speaking():
+            return sorted(key.gateway for key in self._keys("authgate:gateway:*"))
+
+    def consumers(self, gateway: str) -> dict[DocumentKey, Value]:
+        """Read the consumers of one gateway."""
+        with self._speaking():
+            return self._read(self._client, sorted(self._keys(f"authgate:consumer:{gateway}:*")))
+
+    def write(
+        self, changes: Mapping[DocumentKey, bytes | None], expected: Mapping[DocumentKey, Value]
+    ) -> None:
+        """Write `changes` (None deletes) in one MULTI, if each document still holds what is `expected`."""
+        with self._speaking(), self._client.pipeline(transaction=True) as pipe:
+            # Those that would be lost by an overwrite come first.
+            keys = sorted(changes, key=lambda key: (expected[key] is None, key))
+            pipe.watch(*(redis_key(key) for key in keys[:MAX_WATCHED]))
+            for key, value in self._read(pipe, keys).items():
+                if value != expected[key]:
+                    raise ChangedError(key)
+            pipe.multi()
+            for key, text in changes.items():
+                if text is None:
+                    pipe.delete(redis_key(key))
+                else:
+                    pipe.set(redis_key(key), text)
+            try:
+                pipe.execute()
+            except redis.WatchError:
+                raise ChangedError from None
+
+    def _scan(self, pattern: str | bytes) -> Iterator[bytes]:
+        yield from self._client.scan_iter(match=pattern, count=_PAGE_KEYS)
+
+    def _keys(self, pattern: str) -> set[DocumentKey]:
+        keys = (parse_redis_key(raw.decode("ascii", "replace")) for raw in self._scan(pattern))
+        return {key for key in keys if key is not None}
+
+    def _read(
+        self, client: redis.Redis | redis.client.Pipeline, keys: list[DocumentKey]
+    ) -> dict[DocumentKey, Value]:
+        values: dict[DocumentKey, Value] = {}
+        for start in range(0, len(keys), _PAGE_KEYS):
+            page = keys[start : start + _PAGE_KEYS]
+            texts: Any = client.mget([redis_key(key) for key in page])
+            for key, text in zip(page, texts, strict=True):
+                values[key] = self._usable(client, key, text)
+        return values
+
+    def _usable(
+        self, client: redis.Redis | redis.client.Pipeline, key: DocumentKey, text: bytes | None
+    ) -> Value:
+        if text is not None:
+            if len(text) <= MAX_VALUE_BYTES:
+                return text
+            return Unreadable(f"it holds {len(text)} bytes, and a document has at most {MAX_VALUE_BYTES}")
+        kind: Any = client.type(redis_key(key))
+        return (
+            None if kind in (b"none", b"string") else Unreadable(f"it holds a {kind.decode()}, not a string")
+        )
+
+    @contextmanager
+    def _speaking(self) -> Iterator[None]:
+        try:
+            yield
+        except FAILURES as error:
+            raise StoreError(self._address.explain(error)) from None

@@ -1,0 +1,62 @@
+"""Objects of the request path have no ``__dict__``: one forgotten base class costs memory and time."""
+
+from __future__ import annotations
+
+import pytest
+
+from authgate_fast.auth.api_key import ApiKeyAuthenticator
+from authgate_fast.http.chunked import ChunkedDecoder
+from authgate_fast.http.request import RequestHead
+from authgate_fast.http.response import ResponseHead
+from authgate_fast.limits import Limits
+from authgate_fast.plan import Allowed, Client, Forward, Refusal
+from authgate_fast.proxy.context import Context, Counters
+from authgate_fast.proxy.downstream import Downstream
+from authgate_fast.proxy.exchange import Exchange
+from authgate_fast.proxy.heads import RequestReader, ResponseReader, _RequestSink, _ResponseSink
+from authgate_fast.proxy.pool import Pool
+from authgate_fast.proxy.upstream import Upstream
+from authgate_fast.routing.path_policy import PathPolicy
+from authgate_fast.routing.trie import Node, Trie
+from authgate_fast.snapshot import Credential, Gateway, Leaf, Route, Service, Snapshot, Target, TimeoutSettings
+
+HOT: list[type] = [
+    Allowed,
+    ApiKeyAuthenticator,
+    ChunkedDecoder,
+    Client,
+    Context,
+    Counters,
+    Credential,
+    Downstream,
+    Exchange,
+    Forward,
+    Gateway,
+    Leaf,
+    Limits,
+    Node,
+    PathPolicy,
+    Pool,
+    Refusal,
+    RequestHead,
+    RequestReader,
+    ResponseHead,
+    ResponseReader,
+    Route,
+    Service,
+    Snapshot,
+    Target,
+    TimeoutSettings,
+    Trie,
+    Upstream,
+    _RequestSink,
+    _ResponseSink,
+]
+
+
+@pytest.mark.parametrize("hot", HOT, ids=lambda hot: hot.__name__)
+def test_instances_have_slots_only(hot: type) -> None:
+    for base in hot.__mro__[:-1]:
+        assert "__slots__" in vars(base), f"{base.__name__} has no __slots__"
+        assert "__dict__" not in vars(base)
+    assert hot.__dictoffset__ == 0
