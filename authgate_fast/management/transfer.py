@@ -1,8 +1,8 @@
 """`authgate apply` and `authgate export`: whole configurations between a file and Redis.
 
-What `export` writes, `apply` reads back to the same documents. Hashes of API keys are exported: a key has 256 random
-bits, so nobody finds it from its hash, and without them a restore would lock every consumer out. Hashes of
-passwords are not, because people's passwords can be guessed; `apply` keeps the one that Redis holds.
+What `export` writes, `apply` reads back to the same documents. Hashes of API keys are exported: a key has
+256 random bits, so nobody finds it from its hash, and without them a restore would lock every consumer out.
+Hashes of passwords are not, because people's passwords can be guessed; `apply` keeps the one that Redis holds.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def add_parser(commands: Subparsers[argparse.ArgumentParser]) -> None:
         "apply",
         help="write a file's documents to Redis",
         description="Check FILE, show how it differs from what Redis holds, and write the difference in one "
-        "MULTI. Without --prune nothing is deleted. A consumer in Redis keeps its password_hash if FILE has none.",
+        "MULTI. Without --prune nothing is deleted. A consumer keeps the password_hash that Redis holds "
+        "for it if FILE has none.",
     )
     apply.add_argument("file", metavar="FILE")
     add_redis(apply)

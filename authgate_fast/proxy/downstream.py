@@ -150,8 +150,11 @@ class Downstream(asyncio.Protocol):
                 break
             self.buffer = b""
         self.consuming = False
-        if self.read_paused and self.phase <= _HEAD and not self.write_paused:
-            self.resume()
+        if self.phase <= _HEAD and not self.write_paused:
+            if self.eof:
+                self._close_after_answer(linger=False)  # all that a half-closed client asked for is served
+            elif self.read_paused:
+                self.resume()
 
     def _await_head(self, data: bytes) -> None:
         """Keep an unfinished head, unless it can no longer become a good one."""
@@ -214,9 +217,13 @@ class Downstream(asyncio.Protocol):
         return b"%b-%x" % (self.id_base, self.sequence)
 
     def hold(self, data: bytes) -> None:
-        """Keep what arrived behind the current request, and take no more."""
+        """Keep what arrived behind the current request; past a bound, take no more.
+
+        Reading on is how a client that leaves is noticed, so a short pipeline does not end it.
+        """
         self.buffer += data
-        self.pause()
+        if len(self.buffer) > self.context.limits.max_head_bytes:
+            self.pause()
 
     # --- answers of the gateway's own -------------------------------------------------------------------
 
@@ -279,9 +286,9 @@ class Downstream(asyncio.Protocol):
     def exchange_done(self, *, close: bool, request_done: bool) -> None:
         """The response has been written whole."""
         self.exchange = None
-        if close or self.eof or not request_done:
+        if close or not request_done:
             self._close_after_answer(linger=not request_done)
-        elif self.buffer or self.read_paused:
+        elif self.buffer or self.read_paused or self.eof:
             self._next_request()
         else:
             self.phase = _IDLE
@@ -303,6 +310,8 @@ class Downstream(asyncio.Protocol):
             data = self.buffer
             self.resume()
             self._consume(data)
+        elif self.eof:
+            self._close_after_answer(linger=False)
         elif self.read_paused:
             self.resume()
 
@@ -312,11 +321,12 @@ class Downstream(asyncio.Protocol):
         Closing a socket with unread bytes makes the kernel reset the connection, and the client would
         lose the answer (RFC 9112 section 9.6).
         """
+        unread = self.read_paused or bool(self.buffer)
         self.buffer = b""
         transport = self.transport
         if self.phase == _CLOSED or transport.is_closing():
             return
-        if (linger or self.read_paused) and not self.eof and transport.can_write_eof():
+        if (linger or unread) and not self.eof and transport.can_write_eof():
             self.phase = _LINGER
             self.since_s = self.context.now_s
             transport.write_eof()
@@ -401,15 +411,23 @@ class Downstream(asyncio.Protocol):
             if age_s > context.limits.head_timeout_s:
                 self._refuse(Refusal(Reason.REQUEST_TIMEOUT, self._next_id()), None, b"")
         elif phase == _BUSY and self.exchange is not None:
-            if self.eof and age_s > CLIENT_GONE_AFTER_S:
+            if self.eof and self._seems_gone(self.exchange, now_s):
                 self._give_up()
             else:
                 self.exchange.check_time(now_s)
         elif phase == _LINGER and age_s > context.limits.linger_timeout_s:
-            self.phase = _CLOSED
-            self.transport.abort()
+            # Who still reads the answer may have it; who has it all, or stopped reading, has had the time.
+            if not self.transport.get_write_buffer_size() or self._is_stuck(now_s):
+                self.phase = _CLOSED
+                self.transport.abort()
         elif phase == _CLOSED and age_s > context.limits.send_timeout_s:
             self.transport.abort()  # it never took the last bytes
+
+    def _seems_gone(self, exchange: Exchange, now_s: float) -> bool:
+        """Judge a half-closed client: while bytes flow to it, writing tells whether it is there."""
+        upstream = exchange.upstream
+        active_s = self.since_s if upstream is None else max(self.since_s, upstream.since_s)
+        return not self.write_paused and now_s - active_s > CLIENT_GONE_AFTER_S
 
     def _is_stuck(self, now_s: float) -> bool:
         unsent = self.transport.get_write_buffer_size()

@@ -273,7 +273,7 @@ class Exchange:
             if upstream.write_paused:
                 if now_s - upstream.since_s > settings.between_bytes_timeout_s:
                     self.refuse(Reason.UPSTREAM_TIMEOUT, "the backend stopped reading the request")
-            elif now_s - self.downstream.since_s > settings.body_timeout_s:
+            elif now_s - max(self.since_s, self.downstream.since_s) > settings.body_timeout_s:
                 self.refuse(Reason.REQUEST_TIMEOUT, "the request body stopped arriving")
         elif not self.response_begun:
             if now_s - max(self.since_s, upstream.since_s) > settings.first_byte_timeout_s:

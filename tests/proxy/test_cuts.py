@@ -101,7 +101,10 @@ async def test_a_response_cut_at_any_byte_has_the_same_outcome(name: str, minor:
 
         async def outcome_of(*parts: bytes) -> object:
             pieces[:] = parts
-            raw = await stack.talk(asking)
+            try:
+                raw = await stack.talk(asking)
+            except ConnectionResetError:
+                return "reset"  # how HTTP/1.0 learns of a truncation; what comes before it is chance
             return [plain(answer) for answer in answers(raw, b"GET")]
 
         whole = await outcome_of(data)

@@ -1,0 +1,340 @@
+"""The decisions and their order: which refusal wins, who is let in, what OPTIONS and HEAD get."""
+
+from __future__ import annotations
+
+import pytest
+
+from authgate_fast.errors import Reason
+from authgate_fast.plan import SERVER_ALLOW, Allowed, Client, Forward, Refusal
+from authgate_fast.snapshot import Snapshot
+from tests.plan_world import BACKEND, FRESH, NOW, PEER, Fields, ask, forward, make_snapshot, refusal, with_star
+
+KEY = (b"X-Api-Key", b"one")
+READER = (b"X-Api-Key", b"two")
+BIG = (b"Content-Length", b"11")
+BAD_FRAMING = [(b"Content-Length", b"1"), (b"Content-Length", b"1")]
+
+# --- the order (CONVENTIONS section 1): each request is wrong twice or more, the earlier mistake answers --
+
+
+@pytest.mark.parametrize(
+    ("what", "method", "target", "host", "fields", "expected"),
+    [
+        ("400 framing before 501", b"BREW", b"/", b"shop.localhost", BAD_FRAMING, Reason.BAD_REQUEST),
+        ("400 framing before host", b"GET", b"/", b"!", BAD_FRAMING, Reason.BAD_REQUEST),
+        ("417 before 404", b"POST", b"/nowhere", b"shop.localhost", [(b"Expect", b"x")], Reason.EXPECTATION_FAILED),
+        ("501 before host", b"BREW", b"/", b"!", [], Reason.METHOD_NOT_IMPLEMENTED),
+        ("501 before 404 gateway", b"BREW", b"/", b"nobody.localhost", [], Reason.METHOD_NOT_IMPLEMENTED),
+        ("501 before 404 route", b"BREW", b"/nowhere", b"shop.localhost", [], Reason.METHOD_NOT_IMPLEMENTED),
+        ("501 before 405", b"TRACE", b"/products/1", b"shop.localhost", [], Reason.METHOD_NOT_IMPLEMENTED),
+        ("501 for lower case", b"get", b"/", b"shop.localhost", [], Reason.METHOD_NOT_IMPLEMENTED),
+        ("501 for a tunnel", b"CONNECT", b"shop.localhost:80", b"shop.localhost", [], Reason.METHOD_NOT_IMPLEMENTED),
+        ("host before gateway", b"GET", b"/../x", b"!", [], Reason.INVALID_HOST),
+        ("gateway before path", b"GET", b"/../x", b"nobody.localhost", [], Reason.GATEWAY_NOT_FOUND),
+        ("path before route", b"GET", b"/a/../nowhere", b"shop.localhost", [], Reason.INVALID_PATH),
+        ("path before route that matches", b"GET", b"/any/%2e%2e/x", b"shop.localhost", [], Reason.INVALID_PATH),
+        ("query before route", b"GET", b"/nowhere?a b", b"shop.localhost", [], Reason.INVALID_PATH),
+        ("route before method", b"PUT", b"/nowhere", b"shop.localhost", [], Reason.ROUTE_NOT_FOUND),
+        ("405 before 413", b"PUT", b"/products/1", b"shop.localhost", [BIG], Reason.METHOD_NOT_ALLOWED),
+        ("405 before 401", b"DELETE", b"/private", b"shop.localhost", [], Reason.METHOD_NOT_ALLOWED),
+        ("404 before 401", b"GET", b"/private/x", b"shop.localhost", [], Reason.ROUTE_NOT_FOUND),
+        ("413 before 401", b"POST", b"/small-private", b"shop.localhost", [BIG], Reason.BODY_TOO_LARGE),
+        ("401 before 503", b"GET", b"/private-dead", b"shop.localhost", [], Reason.CREDENTIALS_MISSING),
+        ("403 after 401", b"GET", b"/readers", b"shop.localhost", [], Reason.CREDENTIALS_MISSING),
+        ("503 after the key", b"GET", b"/private-dead", b"shop.localhost", [KEY], Reason.SERVICE_NOT_CONFIGURED),
+        ("503 public", b"GET", b"/dead", b"shop.localhost", [], Reason.SERVICE_NOT_CONFIGURED),
+    ],
+)
+def test_the_earlier_decision_answers(
+    what: str, method: bytes, target: bytes, host: bytes, fields: Fields, expected: Reason
+) -> None:
+    assert refusal(method, target, fields, host=host).reason is expected, what
+
+
+def test_an_empty_snapshot_is_not_ready_yet() -> None:
+    assert refusal(snapshot=Snapshot()).reason is Reason.NOT_READY
+    assert refusal(snapshot=Snapshot(ready=True)).reason is Reason.GATEWAY_NOT_FOUND
+
+
+@pytest.mark.parametrize(("length", "fits"), [(b"0", True), (b"10", True), (b"11", False), (b"9" * 18, False)])
+def test_an_announced_body_is_measured_before_anything_is_asked(length: bytes, fits: bool) -> None:
+    found = ask(b"POST", b"/small", [(b"Content-Length", length)])
+    assert isinstance(found, Forward) == fits
+    if isinstance(found, Refusal):
+        assert found.reason is Reason.BODY_TOO_LARGE
+
+
+# --- host and target forms ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("host", "minor", "expected"),
+    [
+        (b"shop.localhost", 1, None),
+        (b"SHOP.localhost:8080", 1, None),
+        (b"shop.localhost.", 1, None),
+        (b" shop.localhost\t", 1, None),
+        (b"a.b.shop.localhost", 1, None),
+        (b"partner.localhost", 1, Reason.ROUTE_NOT_FOUND),
+        (b"localhost", 1, Reason.GATEWAY_NOT_FOUND),
+        (b"[::1]:80", 1, Reason.GATEWAY_NOT_FOUND),
+        (b"shop.localhost, shop.localhost", 1, Reason.INVALID_HOST),
+        (b"user@shop.localhost", 1, Reason.INVALID_HOST),
+        (b"", 1, Reason.INVALID_HOST),
+        (None, 1, Reason.INVALID_HOST),
+        (None, 0, Reason.GATEWAY_NOT_FOUND),
+        (b"shop.localhost", 0, None),
+        (b"!", 0, Reason.INVALID_HOST),
+    ],
+)
+def test_the_host_decides_the_gateway(host: bytes | None, minor: int, expected: Reason | None) -> None:
+    found = ask(host=host, minor=minor)
+    assert (found.reason if isinstance(found, Refusal) else None) is expected
+
+
+def test_http_1_0_without_host_is_served_by_the_star_gateway_only() -> None:
+    star = with_star(make_snapshot())
+    assert forward(host=None, minor=0, snapshot=star).gateway.name == "shop"
+    assert refusal(host=None, minor=1, snapshot=star).reason is Reason.INVALID_HOST
+
+
+def test_an_empty_host_on_http_1_1_is_refused_even_behind_an_http_1_0_request_without_one() -> None:
+    star, client = with_star(make_snapshot()), Client(PEER)
+    forward(host=None, minor=0, snapshot=star, client=client)
+    assert refusal(host=b"", snapshot=star, client=client).reason is Reason.INVALID_HOST
+    absolute = refusal(b"GET", b"http:///", host=None, minor=0, snapshot=star, client=client)
+    assert absolute.reason is Reason.INVALID_HOST
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "expected"),
+    [
+        (b"http://shop.localhost/", b"shop.localhost", None),
+        (b"https://shop.localhost/", b"shop.localhost", None),
+        (b"HTTP://SHOP.localhost/", b"shop.LOCALHOST", None),
+        (b"http://shop.localhost:81/", b"shop.localhost:81", None),
+        (b"http://shop.localhost", b"shop.localhost", None),
+        (b"http://shop.localhost?a=/b", b"shop.localhost", None),
+        (b"http://shop.localhost/", b" shop.localhost ", None),
+        (b"http://partner.localhost/", b"shop.localhost", Reason.INVALID_HOST),
+        (b"http://shop.localhost:80/", b"shop.localhost", Reason.INVALID_HOST),
+        (b"http://shop.localhost./", b"shop.localhost", Reason.INVALID_HOST),
+        (b"http://shop.localhost@partner.localhost/", b"shop.localhost", Reason.INVALID_HOST),
+        (b"http://u@shop.localhost/", b"shop.localhost", Reason.INVALID_HOST),
+        (b"http://u@shop.localhost/", b"u@shop.localhost", Reason.INVALID_HOST),
+        (b"http:///", b"shop.localhost", Reason.INVALID_HOST),
+        (b"http://shop.localhost/", None, Reason.INVALID_HOST),
+        (b"http://shop.localhost//", b"shop.localhost", Reason.INVALID_PATH),
+        (b"http://shop.localhost/#x", b"shop.localhost", Reason.INVALID_PATH),
+        (b"http://shop.localhost#x", b"shop.localhost", Reason.INVALID_PATH),
+        (b"http://shop.localhost/nowhere", b"shop.localhost", Reason.ROUTE_NOT_FOUND),
+        (b"ftp://shop.localhost/", b"shop.localhost", Reason.BAD_REQUEST),
+        (b"shop.localhost:80", b"shop.localhost", Reason.BAD_REQUEST),
+        (b"*", b"shop.localhost", Reason.BAD_REQUEST),
+        (b"", b"shop.localhost", Reason.BAD_REQUEST),
+        (b"?a", b"shop.localhost", Reason.BAD_REQUEST),
+        (b"\\", b"shop.localhost", Reason.BAD_REQUEST),
+        (b"//shop.localhost/", b"shop.localhost", Reason.INVALID_PATH),
+    ],
+)
+def test_an_absolute_target_must_name_the_host_and_no_other_form_is_served(
+    target: bytes, host: bytes | None, expected: Reason | None
+) -> None:
+    found = ask(b"GET", target, host=host)
+    assert (found.reason if isinstance(found, Refusal) else None) is expected
+
+
+def test_an_absolute_target_needs_the_host_on_http_1_0_too() -> None:
+    star = with_star(make_snapshot())
+    found = refusal(b"GET", b"http://shop.localhost/", host=None, minor=0, snapshot=star)
+    assert found.reason is Reason.INVALID_HOST
+
+
+# --- methods --------------------------------------------------------------------------------------------
+
+
+def test_405_lists_the_methods_of_the_path() -> None:
+    found = refusal(b"PUT", b"/products/1")
+    assert found.reason is Reason.METHOD_NOT_ALLOWED
+    assert found.extra_lines == b"Allow: GET, HEAD, OPTIONS\r\n"
+    assert refusal(b"GET", b"/products").extra_lines == b"Allow: OPTIONS, POST\r\n"
+
+
+def test_head_is_served_by_the_get_route_and_stays_head() -> None:
+    found = forward(b"HEAD", b"/products/1")
+    assert found.route.method == b"GET"
+    assert found.head.startswith(b"HEAD /items/1 HTTP/1.1\r\n")
+    assert refusal(b"HEAD", b"/private").reason is Reason.CREDENTIALS_MISSING
+
+
+@pytest.mark.parametrize(
+    ("target", "allow"),
+    [
+        (b"/products/1", b"GET, HEAD, OPTIONS"),
+        (b"/private", b"GET, HEAD, OPTIONS"),
+        (b"/products", b"OPTIONS, POST"),
+        (b"*", SERVER_ALLOW),
+    ],
+)
+def test_options_is_answered_with_allow_and_asks_for_no_credential(target: bytes, allow: bytes) -> None:
+    found = ask(b"OPTIONS", target)
+    assert isinstance(found, Allowed)
+    assert found.allow == allow
+    assert found.request_id == FRESH
+
+
+def test_options_goes_to_a_route_of_its_own_and_to_an_any_route() -> None:
+    assert refusal(b"OPTIONS", b"/own-options").reason is Reason.CREDENTIALS_MISSING
+    assert forward(b"OPTIONS", b"/own-options", [KEY]).head.startswith(b"OPTIONS /o HTTP/1.1\r\n")
+    assert forward(b"OPTIONS", b"/any/x").head.startswith(b"OPTIONS /x HTTP/1.1\r\n")
+    assert refusal(b"OPTIONS", b"/nowhere").reason is Reason.ROUTE_NOT_FOUND
+    assert refusal(b"OPTIONS", b"*", host=b"nobody.localhost").reason is Reason.GATEWAY_NOT_FOUND
+
+
+# --- who may pass ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [(b"X-Api-Key", b"nobody")],
+        [(b"X-Api-Key", b"old")],
+        [KEY, KEY],
+        [KEY, (b"x-api-key", b"")],
+        [KEY, READER],
+        [(b"X-Api-Key", b"one, one")],
+        [(b"X-Api-Key", b"partner")],
+        [(b"X-Api-Key", b"a" * 10_000)],
+    ],
+)
+def test_unknown_expired_doubled_and_foreign_keys_get_one_and_the_same_answer(fields: Fields) -> None:
+    found = refusal(b"GET", b"/private", fields)
+    assert found.reason is Reason.CREDENTIALS_INVALID
+    assert found.detail is None
+    assert found.extra_lines == b'WWW-Authenticate: ApiKey realm="shop", header="X-Api-Key"\r\n'
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [],
+        [(b"X-Api-Key", b"")],
+        [(b"X-Api-Key", b" \t")],
+        [(b"X_Api_Key", b"one")],
+        [(b"Authorization", b"one")],
+        [(b"X-Partner-Key", b"one")],
+        [(b"Cookie", b"X-Api-Key=one")],
+        [(b"Connection", b"x-api-key")],
+    ],
+)
+def test_a_missing_key_gets_a_challenge_and_a_hint(fields: Fields) -> None:
+    found = refusal(b"GET", b"/private", fields)
+    assert found.reason is Reason.CREDENTIALS_MISSING
+    assert found.detail is not None
+    assert "X-Api-Key" in found.detail
+    assert found.extra_lines == b'WWW-Authenticate: ApiKey realm="shop", header="X-Api-Key"\r\n'
+
+
+def test_a_key_in_the_query_is_no_key() -> None:
+    assert refusal(b"GET", b"/private?X-Api-Key=one").reason is Reason.CREDENTIALS_MISSING
+
+
+def test_a_good_key_passes_and_names_its_consumer() -> None:
+    found = forward(b"GET", b"/private", [KEY])
+    assert found.credential is not None
+    assert found.credential.consumer == "one"
+
+
+def test_naming_the_credential_field_in_connection_changes_nothing() -> None:
+    for fields in ([(b"Connection", b"x-api-key"), KEY], [KEY, (b"Connection", b"X-Api-Key")]):
+        found = forward(b"GET", b"/private", fields)
+        assert found.credential is not None
+        assert b"one" not in found.head.replace(b"X-Consumer-Id: one", b"")
+
+
+def test_a_key_ends_with_its_time() -> None:
+    snapshot = make_snapshot()
+    assert isinstance(ask(b"GET", b"/private", [(b"X-Api-Key", b"old")], snapshot=snapshot, now=NOW - 2), Forward)
+    assert isinstance(ask(b"GET", b"/private", [(b"X-Api-Key", b"old")], snapshot=snapshot, now=NOW - 1), Refusal)
+
+
+def test_a_consumer_change_counts_from_the_next_request_on() -> None:
+    snapshot, client = make_snapshot(), Client(PEER)
+    credentials = snapshot.gateways["shop"].credentials
+    forward(b"GET", b"/private", [KEY], snapshot=snapshot, client=client)
+    saved = dict(credentials)
+    credentials.clear()
+    found = refusal(b"GET", b"/private", [KEY], snapshot=snapshot, client=client)
+    assert found.reason is Reason.CREDENTIALS_INVALID
+    credentials.update(saved)
+    forward(b"GET", b"/private", [KEY], snapshot=snapshot, client=client)
+
+
+@pytest.mark.parametrize(
+    ("target", "key", "allowed"),
+    [
+        (b"/readers", READER, True),
+        (b"/readers", KEY, False),
+        (b"/only-two", READER, True),
+        (b"/only-two", KEY, False),
+        (b"/scoped", KEY, False),
+        (b"/scoped", READER, False),
+    ],
+)
+def test_roles_consumers_and_scopes_narrow_a_route(target: bytes, key: tuple[bytes, bytes], allowed: bool) -> None:
+    found = ask(b"GET", target, [key])
+    assert isinstance(found, Forward) == allowed
+    if isinstance(found, Refusal):
+        assert found.reason is Reason.FORBIDDEN
+        assert found.detail
+        assert b"WWW-Authenticate" not in found.extra_lines
+
+
+@pytest.mark.parametrize("keys", [[], [KEY], [(b"X-Api-Key", b"nobody")], [KEY, KEY], [(b"X-Api-Key", b"")]])
+def test_a_public_route_never_asks_and_forwards_no_credential(keys: Fields) -> None:
+    found = forward(b"GET", b"/products/1", keys)
+    assert found.credential is None
+    assert b"api-key" not in found.head.lower()
+    assert b"X-Consumer" not in found.head
+
+
+def test_another_gateways_credential_field_is_an_ordinary_field() -> None:
+    both = [(b"X-Api-Key", b"one"), (b"X-Partner-Key", b"partner")]
+    shop = forward(b"GET", b"/private", both)
+    assert b"\r\nx-partner-key: partner\r\n" in shop.head.lower()
+    assert b"x-api-key" not in shop.head.lower()
+    partner = forward(b"GET", b"/private", both, host=b"partner.localhost")
+    assert b"\r\nx-api-key: one\r\n" in partner.head.lower()
+    assert b"x-partner-key" not in partner.head.lower()
+    public = forward(b"GET", b"/open", both, host=b"partner.localhost")
+    assert b"\r\nx-api-key: one\r\n" in public.head.lower()
+    assert b"x-partner-key" not in public.head.lower()
+
+
+# --- the connection's memory ----------------------------------------------------------------------------
+
+
+def test_a_client_that_changes_host_changes_gateway() -> None:
+    snapshot, client = make_snapshot(), Client(PEER)
+    for _ in range(2):
+        assert forward(b"GET", b"/private", [KEY], snapshot=snapshot, client=client).gateway.name == "shop"
+        found = refusal(b"GET", b"/private", [KEY], host=b"partner.localhost", snapshot=snapshot, client=client)
+        assert found.gateway is not None
+        assert found.gateway.name == "partner"
+        nobody = refusal(host=b"nobody.localhost", snapshot=snapshot, client=client)
+        assert nobody.reason is Reason.GATEWAY_NOT_FOUND
+        assert refusal(host=b"!", snapshot=snapshot, client=client).reason is Reason.INVALID_HOST
+
+
+def test_a_new_snapshot_counts_from_the_next_request_on() -> None:
+    client = Client(PEER)
+    forward(snapshot=make_snapshot(), client=client)
+    assert refusal(snapshot=Snapshot(revision=2, ready=True), client=client).reason is Reason.GATEWAY_NOT_FOUND
+
+
+def test_targets_of_a_service_take_turns() -> None:
+    snapshot = make_snapshot()
+    seen = [forward(b"GET", b"/pair", snapshot=snapshot).target for _ in range(4)]
+    assert seen[0] is not seen[1]
+    assert seen[:2] == seen[2:]
+    assert BACKEND in seen
