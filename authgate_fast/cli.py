@@ -88,7 +88,9 @@ def _parser() -> argparse.ArgumentParser:
 def _add_source(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--config", type=Path, metavar="FILE", help="documents from this YAML or JSON file")
-    where.add_argument("--redis", metavar="URL", help="documents from Redis, for instance redis://127.0.0.1:6379/0")
+    where.add_argument(
+        "--redis", metavar="URL", help="documents from Redis, for instance redis://127.0.0.1:6379/0"
+    )
 
 
 def _add_serving(parser: argparse.ArgumentParser) -> None:
@@ -209,7 +211,9 @@ async def _serve(configuration: Configuration, source: Source | None, options: W
 
 def _demo(options: argparse.Namespace) -> int:
     worker_options = _worker_options(options)
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
+    )
     return uvloop.run(_serve_demo(worker_options))
 
 

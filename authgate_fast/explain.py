@@ -23,7 +23,9 @@ class ExplainError(ValueError):
 def request_bytes(method: str, url: str, fields: list[str]) -> bytes:
     """Write the head a client would send for METHOD URL with 'Name: value' `fields`."""
     if "://" not in url:
-        raise ExplainError(f"{url}: write the whole URL, for instance http://shop-api.localhost/api/products/1")
+        raise ExplainError(
+            f"{url}: write the whole URL, for instance http://shop-api.localhost/api/products/1"
+        )
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise ExplainError(f"{url}: the URL must start with http:// or https:// and name a host")
@@ -77,7 +79,9 @@ def _forwarded(decision: Forward) -> list[str]:
     else:
         credential = decision.credential
         roles = ", ".join(sorted(credential.roles)) or "none"
-        lines.append(f"check     passed: consumer {credential.consumer}, key {credential.credential_id}, roles: {roles}")
+        lines.append(
+            f"check     passed: consumer {credential.consumer}, key {credential.credential_id}, roles: {roles}"
+        )
     target = decision.target
     request_line, _, rest = decision.head.decode("latin-1").partition("\r\n")
     lines.append(f"backend   {decision.service.name} at {target.scheme}://{target.host}:{target.port}")

@@ -110,7 +110,12 @@ class Credential:
     __slots__ = ("consumer", "credential_id", "expires_at", "identity_lines", "roles")
 
     def __init__(
-        self, consumer: str, credential_id: str, roles: frozenset[str], expires_at: float, identity_lines: bytes
+        self,
+        consumer: str,
+        credential_id: str,
+        roles: frozenset[str],
+        expires_at: float,
+        identity_lines: bytes,
     ) -> None:
         self.consumer = consumer
         self.credential_id = credential_id

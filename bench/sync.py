@@ -89,7 +89,9 @@ def _memory_mb(pid: int) -> float:
 def _print(name: str, times: list[float]) -> None:
     ordered = sorted(times)
     p99 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
-    print(f"{name:<28} median {statistics.median(ordered):6.1f} ms   p99 {p99:6.1f} ms   worst {ordered[-1]:6.1f} ms")
+    print(
+        f"{name:<28} median {statistics.median(ordered):6.1f} ms   p99 {p99:6.1f} ms   worst {ordered[-1]:6.1f} ms"
+    )
 
 
 def main() -> int:
@@ -113,19 +115,33 @@ def main() -> int:
 
 
 def _measure(
-    options: argparse.Namespace, directory: Path, children: list[subprocess.Popen[bytes]], stop: threading.Event
+    options: argparse.Namespace,
+    directory: Path,
+    children: list[subprocess.Popen[bytes]],
+    stop: threading.Event,
 ) -> None:
     redis_port, port, ops_port, backend_port = (_free_port() for _ in range(4))
     children.append(
         subprocess.Popen(
-            ["redis-server", "--port", str(redis_port), "--bind", "127.0.0.1", "--save", "", "--dir", str(directory)],
+            [
+                "redis-server",
+                "--port",
+                str(redis_port),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--dir",
+                str(directory),
+            ],
             stdout=subprocess.DEVNULL,
         )
     )
     (directory / "1").write_text("ok")
     children.append(
         subprocess.Popen(
-            [sys.executable, "-m", "authgate_fast.demo", "--listen", f"127.0.0.1:{backend_port}"], stderr=subprocess.DEVNULL
+            [sys.executable, "-m", "authgate_fast.demo", "--listen", f"127.0.0.1:{backend_port}"],
+            stderr=subprocess.DEVNULL,
         )
     )
     store = redis.Redis(port=redis_port, socket_timeout=30)

@@ -77,7 +77,10 @@ def make_snapshot(*, trusted: str = "", preserve_host: bool = False) -> Snapshot
     }
     networks = (ip_network(trusted),) if trusted else ()
     shop = _gateway("shop", ("shop.localhost", "*.shop.localhost"), "X-Api-Key", keys, routes, networks)
-    partner_routes = [route("GET", "/private", "/p", catalog, secure=True), route("GET", "/open", "/p", catalog)]
+    partner_routes = [
+        route("GET", "/private", "/p", catalog, secure=True),
+        route("GET", "/open", "/p", catalog),
+    ]
     partner_keys = {key("partner"): credential("partner")}
     partner = _gateway("partner", ("partner.localhost",), "X-Partner-Key", partner_keys, partner_routes, ())
     return build_snapshot(1, [shop, partner])

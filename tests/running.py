@@ -77,7 +77,9 @@ class Gateway:
     def get(self, path: str, *, port: int | None = None, **fields: str) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", port or self.port, timeout=BOUND_S)
         try:
-            connection.request("GET", path, headers={name.replace("_", "-"): value for name, value in fields.items()})
+            connection.request(
+                "GET", path, headers={name.replace("_", "-"): value for name, value in fields.items()}
+            )
             answer = connection.getresponse()
             return answer.status, answer.read()
         finally:

@@ -110,15 +110,15 @@ def test_a_second_signal_ends_the_drain(tmp_path: Path, backend_port: int) -> No
 def test_the_drain_timeout_cuts_what_does_not_end(tmp_path: Path, backend_port: int) -> None:
     config = write_config(tmp_path / "g.yaml", backend_port)
     with running("--config", str(config), "--ops", "off", "--drain-timeout", "0.2") as gateway:
-        client = socket.create_connection(("127.0.0.1", gateway.port))
-        client.settimeout(BOUND_S)
-        client.sendall(b"GET /open/slow HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert _Backend.entered.wait(BOUND_S)
-        assert gateway.stop() == 0
-        assert "drain timeout: 1 connections are cut" in gateway.log
-        with pytest.raises(ConnectionResetError):
-            if client.recv(1) == b"":
-                raise ConnectionResetError
+        with socket.create_connection(("127.0.0.1", gateway.port)) as client:
+            client.settimeout(BOUND_S)
+            client.sendall(b"GET /open/slow HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert _Backend.entered.wait(BOUND_S)
+            assert gateway.stop() == 0
+            until(lambda: "drain timeout: 1 connections are cut" in gateway.log, "the cut in the log")
+            with pytest.raises(ConnectionResetError):
+                if client.recv(1) == b"":
+                    raise ConnectionResetError
 
 
 def test_ops_shows_health_readiness_and_status(tmp_path: Path, backend_port: int) -> None:
@@ -195,17 +195,33 @@ def test_options_come_from_the_environment_too(tmp_path: Path) -> None:
 
 def test_explain_says_gateway_route_check_backend_and_why(tmp_path: Path) -> None:
     config = str(write_config(tmp_path / "g.yaml", 9, hosts='["shop.localhost"]'))
-    passed = authgate("explain", "GET", "http://shop.localhost/closed/x", "-H", "X-Api-Key: the-key", "--config", config)
+    passed = authgate(
+        "explain", "GET", "http://shop.localhost/closed/x", "-H", "X-Api-Key: the-key", "--config", config
+    )
     assert passed.returncode == 0
-    for part in ("gateway   shop-api", "route     closed", "consumer app", "GET /x HTTP/1.1", "X-Consumer-Id: app"):
+    for part in (
+        "gateway   shop-api",
+        "route     closed",
+        "consumer app",
+        "GET /x HTTP/1.1",
+        "X-Consumer-Id: app",
+    ):
         assert part in passed.stdout
     assert "the-key" not in passed.stdout
     keyless = authgate("explain", "GET", "http://shop.localhost/closed/x", "--config", config)
     assert keyless.returncode == 1
     assert "401 credentials_missing" in keyless.stdout
-    assert "hosts with a gateway: shop.localhost" in authgate("explain", "GET", "http://b/", "--config", config).stdout
-    assert "trailing slash" in authgate("explain", "GET", "http://shop.localhost/no", "--config", config).stdout
-    assert "400 invalid_path" in authgate("explain", "GET", "http://shop.localhost/open/..", "--config", config).stdout
+    assert (
+        "hosts with a gateway: shop.localhost"
+        in authgate("explain", "GET", "http://b/", "--config", config).stdout
+    )
+    assert (
+        "trailing slash" in authgate("explain", "GET", "http://shop.localhost/no", "--config", config).stdout
+    )
+    assert (
+        "400 invalid_path"
+        in authgate("explain", "GET", "http://shop.localhost/open/..", "--config", config).stdout
+    )
 
 
 def test_the_demo_prints_lines_that_answer_200_401_200_and_ends_on_ctrl_c() -> None:
@@ -225,7 +241,9 @@ def test_the_demo_prints_lines_that_answer_200_401_200_and_ends_on_ctrl_c() -> N
                 commands.append(line.strip())
         statuses = []
         for command in commands:
-            done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=BOUND_S, check=True)
+            done = subprocess.run(
+                command, shell=True, capture_output=True, text=True, timeout=BOUND_S, check=True
+            )
             statuses.append(done.stdout.split(" ", 2)[1])
         assert statuses == ["200", "401", "200"]
         demo.send_signal(signal.SIGINT)

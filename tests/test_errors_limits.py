@@ -99,7 +99,13 @@ def test_a_connection_is_not_trusted_after_these(code: str) -> None:
 
 
 def test_ordinary_refusals_keep_the_connection() -> None:
-    for code in ("credentials_missing", "credentials_invalid", "forbidden", "route_not_found", "method_not_allowed"):
+    for code in (
+        "credentials_missing",
+        "credentials_invalid",
+        "forbidden",
+        "route_not_found",
+        "method_not_allowed",
+    ):
         assert not TABLE[Reason(code)].closes
 
 
@@ -148,7 +154,7 @@ def test_what_may_be_narrowed_is_what_a_route_carries() -> None:
     ],
 )
 def test_a_setting_changes_one_limit(setting: str, value: float | None) -> None:
-    name = setting.split("=")[0]
+    name = setting.split("=", maxsplit=1)[0]
     changed = with_settings(dataclasses.replace(DEFAULTS, max_body_bytes=7), [setting])
     assert getattr(changed, name) == value
     others = {field.name for field in dataclasses.fields(Limits)} - {name, "max_body_bytes"}
@@ -191,7 +197,7 @@ def test_a_wrong_setting_is_refused_with_a_sentence(setting: str, sentence: str)
     with pytest.raises(ValueError) as caught:
         with_settings(DEFAULTS, [setting])
     assert sentence in str(caught.value)
-    assert f"--limit {setting.split('=')[0]}" in str(caught.value)
+    assert f"--limit {setting.split('=', maxsplit=1)[0]}" in str(caught.value)
 
 
 def test_an_unknown_limit_is_answered_with_the_known_ones() -> None:

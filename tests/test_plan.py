@@ -7,7 +7,18 @@ import pytest
 from authgate_fast.errors import Reason
 from authgate_fast.plan import SERVER_ALLOW, Allowed, Client, Forward, Refusal
 from authgate_fast.snapshot import Snapshot
-from tests.plan_world import BACKEND, FRESH, NOW, PEER, Fields, ask, forward, make_snapshot, refusal, with_star
+from tests.plan_world import (
+    BACKEND,
+    FRESH,
+    NOW,
+    PEER,
+    Fields,
+    ask,
+    forward,
+    make_snapshot,
+    refusal,
+    with_star,
+)
 
 KEY = (b"X-Api-Key", b"one")
 READER = (b"X-Api-Key", b"two")
@@ -22,17 +33,38 @@ BAD_FRAMING = [(b"Content-Length", b"1"), (b"Content-Length", b"1")]
     [
         ("400 framing before 501", b"BREW", b"/", b"shop.localhost", BAD_FRAMING, Reason.BAD_REQUEST),
         ("400 framing before host", b"GET", b"/", b"!", BAD_FRAMING, Reason.BAD_REQUEST),
-        ("417 before 404", b"POST", b"/nowhere", b"shop.localhost", [(b"Expect", b"x")], Reason.EXPECTATION_FAILED),
+        (
+            "417 before 404",
+            b"POST",
+            b"/nowhere",
+            b"shop.localhost",
+            [(b"Expect", b"x")],
+            Reason.EXPECTATION_FAILED,
+        ),
         ("501 before host", b"BREW", b"/", b"!", [], Reason.METHOD_NOT_IMPLEMENTED),
         ("501 before 404 gateway", b"BREW", b"/", b"nobody.localhost", [], Reason.METHOD_NOT_IMPLEMENTED),
         ("501 before 404 route", b"BREW", b"/nowhere", b"shop.localhost", [], Reason.METHOD_NOT_IMPLEMENTED),
         ("501 before 405", b"TRACE", b"/products/1", b"shop.localhost", [], Reason.METHOD_NOT_IMPLEMENTED),
         ("501 for lower case", b"get", b"/", b"shop.localhost", [], Reason.METHOD_NOT_IMPLEMENTED),
-        ("501 for a tunnel", b"CONNECT", b"shop.localhost:80", b"shop.localhost", [], Reason.METHOD_NOT_IMPLEMENTED),
+        (
+            "501 for a tunnel",
+            b"CONNECT",
+            b"shop.localhost:80",
+            b"shop.localhost",
+            [],
+            Reason.METHOD_NOT_IMPLEMENTED,
+        ),
         ("host before gateway", b"GET", b"/../x", b"!", [], Reason.INVALID_HOST),
         ("gateway before path", b"GET", b"/../x", b"nobody.localhost", [], Reason.GATEWAY_NOT_FOUND),
         ("path before route", b"GET", b"/a/../nowhere", b"shop.localhost", [], Reason.INVALID_PATH),
-        ("path before route that matches", b"GET", b"/any/%2e%2e/x", b"shop.localhost", [], Reason.INVALID_PATH),
+        (
+            "path before route that matches",
+            b"GET",
+            b"/any/%2e%2e/x",
+            b"shop.localhost",
+            [],
+            Reason.INVALID_PATH,
+        ),
         ("query before route", b"GET", b"/nowhere?a b", b"shop.localhost", [], Reason.INVALID_PATH),
         ("route before method", b"PUT", b"/nowhere", b"shop.localhost", [], Reason.ROUTE_NOT_FOUND),
         ("405 before 413", b"PUT", b"/products/1", b"shop.localhost", [BIG], Reason.METHOD_NOT_ALLOWED),
@@ -41,7 +73,14 @@ BAD_FRAMING = [(b"Content-Length", b"1"), (b"Content-Length", b"1")]
         ("413 before 401", b"POST", b"/small-private", b"shop.localhost", [BIG], Reason.BODY_TOO_LARGE),
         ("401 before 503", b"GET", b"/private-dead", b"shop.localhost", [], Reason.CREDENTIALS_MISSING),
         ("403 after 401", b"GET", b"/readers", b"shop.localhost", [], Reason.CREDENTIALS_MISSING),
-        ("503 after the key", b"GET", b"/private-dead", b"shop.localhost", [KEY], Reason.SERVICE_NOT_CONFIGURED),
+        (
+            "503 after the key",
+            b"GET",
+            b"/private-dead",
+            b"shop.localhost",
+            [KEY],
+            Reason.SERVICE_NOT_CONFIGURED,
+        ),
         ("503 public", b"GET", b"/dead", b"shop.localhost", [], Reason.SERVICE_NOT_CONFIGURED),
     ],
 )
@@ -56,7 +95,9 @@ def test_an_empty_snapshot_is_not_ready_yet() -> None:
     assert refusal(snapshot=Snapshot(ready=True)).reason is Reason.GATEWAY_NOT_FOUND
 
 
-@pytest.mark.parametrize(("length", "fits"), [(b"0", True), (b"10", True), (b"11", False), (b"9" * 18, False)])
+@pytest.mark.parametrize(
+    ("length", "fits"), [(b"0", True), (b"10", True), (b"11", False), (b"9" * 18, False)]
+)
 def test_an_announced_body_is_measured_before_anything_is_asked(length: bytes, fits: bool) -> None:
     found = ask(b"POST", b"/small", [(b"Content-Length", length)])
     assert isinstance(found, Forward) == fits
@@ -254,8 +295,12 @@ def test_naming_the_credential_field_in_connection_changes_nothing() -> None:
 
 def test_a_key_ends_with_its_time() -> None:
     snapshot = make_snapshot()
-    assert isinstance(ask(b"GET", b"/private", [(b"X-Api-Key", b"old")], snapshot=snapshot, now=NOW - 2), Forward)
-    assert isinstance(ask(b"GET", b"/private", [(b"X-Api-Key", b"old")], snapshot=snapshot, now=NOW - 1), Refusal)
+    assert isinstance(
+        ask(b"GET", b"/private", [(b"X-Api-Key", b"old")], snapshot=snapshot, now=NOW - 2), Forward
+    )
+    assert isinstance(
+        ask(b"GET", b"/private", [(b"X-Api-Key", b"old")], snapshot=snapshot, now=NOW - 1), Refusal
+    )
 
 
 def test_a_consumer_change_counts_from_the_next_request_on() -> None:
@@ -281,7 +326,9 @@ def test_a_consumer_change_counts_from_the_next_request_on() -> None:
         (b"/scoped", READER, False),
     ],
 )
-def test_roles_consumers_and_scopes_narrow_a_route(target: bytes, key: tuple[bytes, bytes], allowed: bool) -> None:
+def test_roles_consumers_and_scopes_narrow_a_route(
+    target: bytes, key: tuple[bytes, bytes], allowed: bool
+) -> None:
     found = ask(b"GET", target, [key])
     assert isinstance(found, Forward) == allowed
     if isinstance(found, Refusal):
@@ -318,7 +365,9 @@ def test_a_client_that_changes_host_changes_gateway() -> None:
     snapshot, client = make_snapshot(), Client(PEER)
     for _ in range(2):
         assert forward(b"GET", b"/private", [KEY], snapshot=snapshot, client=client).gateway.name == "shop"
-        found = refusal(b"GET", b"/private", [KEY], host=b"partner.localhost", snapshot=snapshot, client=client)
+        found = refusal(
+            b"GET", b"/private", [KEY], host=b"partner.localhost", snapshot=snapshot, client=client
+        )
         assert found.gateway is not None
         assert found.gateway.name == "partner"
         nobody = refusal(host=b"nobody.localhost", snapshot=snapshot, client=client)
@@ -329,7 +378,9 @@ def test_a_client_that_changes_host_changes_gateway() -> None:
 def test_a_new_snapshot_counts_from_the_next_request_on() -> None:
     client = Client(PEER)
     forward(snapshot=make_snapshot(), client=client)
-    assert refusal(snapshot=Snapshot(revision=2, ready=True), client=client).reason is Reason.GATEWAY_NOT_FOUND
+    assert (
+        refusal(snapshot=Snapshot(revision=2, ready=True), client=client).reason is Reason.GATEWAY_NOT_FOUND
+    )
 
 
 def test_targets_of_a_service_take_turns() -> None:

@@ -18,7 +18,16 @@ from authgate_fast.proxy.pool import Pool
 from authgate_fast.proxy.upstream import Upstream
 from authgate_fast.routing.path_policy import PathPolicy
 from authgate_fast.routing.trie import Node, Trie
-from authgate_fast.snapshot import Credential, Gateway, Leaf, Route, Service, Snapshot, Target, TimeoutSettings
+from authgate_fast.snapshot import (
+    Credential,
+    Gateway,
+    Leaf,
+    Route,
+    Service,
+    Snapshot,
+    Target,
+    TimeoutSettings,
+)
 
 HOT: list[type] = [
     Allowed,

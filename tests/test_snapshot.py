@@ -87,7 +87,9 @@ hosts = st.lists(labels, min_size=1, max_size=5).map(".".join)
 
 @given(st.lists(hosts, max_size=4), st.lists(hosts, max_size=4), hosts)
 def test_it_finds_what_a_naive_search_finds(exact: list[str], wild: list[str], host: str) -> None:
-    gateways = [gateway(f"e-{name}", name) for name in exact] + [gateway(f"w-{name}", f"*.{name}") for name in wild]
+    gateways = [gateway(f"e-{name}", name) for name in exact] + [
+        gateway(f"w-{name}", f"*.{name}") for name in wild
+    ]
     expected = None
     if host in exact:
         expected = f"e-{host}"

@@ -127,7 +127,9 @@ def classify_request(name: bytes, memo: dict[bytes, int], credential_fields: fro
     code = _REQUEST.get(lowered, END_TO_END)
     if lowered in credential_fields:
         code = CREDENTIAL
-    elif not code and (is_reserved(name) or any(folded == field.translate(_FOLD) for field in credential_fields)):
+    elif not code and (
+        is_reserved(name) or any(folded == field.translate(_FOLD) for field in credential_fields)
+    ):
         code = DROP
     if len(memo) < MEMO_LIMIT and len(name) <= MEMO_NAME_BYTES:
         memo[name] = code

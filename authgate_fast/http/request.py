@@ -38,7 +38,9 @@ METHODS = frozenset(
 )
 
 # RFC 9110 section 9.2.2
-IDEMPOTENT = frozenset((b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"PROPFIND", b"SEARCH", b"REPORT", b"QUERY"))
+IDEMPOTENT = frozenset(
+    (b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"PROPFIND", b"SEARCH", b"REPORT", b"QUERY")
+)
 
 _NO_NAMES: frozenset[bytes] = frozenset()
 _LENGTH = re.compile(rb"[0-9]{1,18}")

@@ -24,7 +24,16 @@ from authgate_fast.http.fields import (
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _KEEP_ALIVE_TIMEOUT = re.compile(rb"(?:.*[, ])?timeout=([0-9]{1,6})(?:[, ].*)?")
 
-_NOT_NOMINATED = {b"content-length", b"transfer-encoding", b"set-cookie", b"content-type", b"content-encoding", b"date", b"vary", b"cache-control"}
+_NOT_NOMINATED = {
+    b"content-length",
+    b"transfer-encoding",
+    b"set-cookie",
+    b"content-type",
+    b"content-encoding",
+    b"date",
+    b"vary",
+    b"cache-control",
+}
 
 
 class ResponseHead:
@@ -36,7 +45,17 @@ class ResponseHead:
     ``error`` says what is wrong, or is None.
     """
 
-    __slots__ = ("block", "chunked", "close", "content_length", "error", "has_date", "keep_alive_s", "minor", "status")
+    __slots__ = (
+        "block",
+        "chunked",
+        "close",
+        "content_length",
+        "error",
+        "has_date",
+        "keep_alive_s",
+        "minor",
+        "status",
+    )
 
     def __init__(self, status: int, minor: int) -> None:
         self.status = status
@@ -49,7 +68,9 @@ class ResponseHead:
         self.keep_alive_s = -1
         self.error: str | None = None
 
-    def read(self, fields: list[tuple[bytes, bytes]], special: list[tuple[bytes, bytes]], block: bytes) -> None:
+    def read(
+        self, fields: list[tuple[bytes, bytes]], special: list[tuple[bytes, bytes]], block: bytes
+    ) -> None:
         """Read the head whose field lines were received as `block`.
 
         `special` are those of `fields` whose name means something to a proxy. The rest goes on as it came: the

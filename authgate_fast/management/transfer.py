@@ -2,7 +2,7 @@
 
 What `export` writes, `apply` reads back to the same documents. Hashes of API keys are exported: a key has
 256 random bits, so nobody finds it from its hash, and without them a restore would lock every consumer out.
-Hashes of passwords are not, because people's passwords can be guessed; `apply` keeps the one that Redis holds.
+Hashes of passwords are not, because a password can be guessed; `apply` keeps the one that Redis holds.
 """
 
 from __future__ import annotations

@@ -38,6 +38,10 @@ class FailureLog:
         self._last[key] = now_s
         more = self._held_back.pop(key, 0)
         level = logging.ERROR if row.blame is Blame.GATEWAY else logging.WARNING
-        where = f"gateway={forward.gateway.name} route={forward.route.name} service={service}" if forward else "-"
+        where = (
+            f"gateway={forward.gateway.name} route={forward.route.name} service={service}" if forward else "-"
+        )
         again = f" (and {more} more like it)" if more else ""
-        _log.log(level, "%s %s request_id=%s: %s%s", reason.value, where, request_id.decode("ascii"), what, again)
+        _log.log(
+            level, "%s %s request_id=%s: %s%s", reason.value, where, request_id.decode("ascii"), what, again
+        )

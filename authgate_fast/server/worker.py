@@ -138,7 +138,9 @@ class Worker:
 
     def _source_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
-            _log.critical("the source of documents stopped; serving the last good state", exc_info=task.exception())
+            _log.critical(
+                "the source of documents stopped; serving the last good state", exc_info=task.exception()
+            )
 
     async def drain(self) -> None:
         """Stop accepting, finish what is in flight within the drain timeout, close everything."""

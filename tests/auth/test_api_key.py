@@ -74,7 +74,11 @@ def test_the_digest_of_nothing_never_opens() -> None:
 )
 def test_unknown_doubled_expired_and_oversized_keys_get_one_answer(presented: list[bytes]) -> None:
     credentials = known(
-        alpha=credential(), beta=credential(), old=credential(NOW - 1), now=credential(NOW), later=credential(NOW + 1)
+        alpha=credential(),
+        beta=credential(),
+        old=credential(NOW - 1),
+        now=credential(NOW),
+        later=credential(NOW + 1),
     )
     credentials[hashlib.sha256(b"x" * (MAX_KEY_BYTES + 1)).digest()] = credential()
     assert identify(presented, credentials) is Reason.CREDENTIALS_INVALID

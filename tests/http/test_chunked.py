@@ -234,12 +234,33 @@ def test_what_is_encoded_h11_reads_and_so_do_we(body: list[bytes], cuts: list[in
 
 
 fragments = st.sampled_from(
-    [b"0", b"1", b"2", b"a", b"5", b"\r\n", b"\r\n", b"\r\n", b"\r", b"\n", b";", b"=", b'"', b"x", b"xy", b" ", b"\t", b"\\"]
+    [
+        b"0",
+        b"1",
+        b"2",
+        b"a",
+        b"5",
+        b"\r\n",
+        b"\r\n",
+        b"\r\n",
+        b"\r",
+        b"\n",
+        b";",
+        b"=",
+        b'"',
+        b"x",
+        b"xy",
+        b" ",
+        b"\t",
+        b"\\",
+    ]
     + [b"0\r\n\r\n", b"1\r\nx\r\n", b"X-A: 1\r\n", b":", b"\x00", b"\xff", b"-", b"+", b"_", b"0x"]
 )
 rubbish = st.lists(fragments, max_size=14).map(b"".join)
 mutated = st.builds(
-    lambda message, at, junk, drop: message[: at % (len(message) + 1)] + junk + message[at % (len(message) + 1) + drop :],
+    lambda message, at, junk, drop: (
+        message[: at % (len(message) + 1)] + junk + message[at % (len(message) + 1) + drop :]
+    ),
     st.sampled_from([*GOOD, *BAD.values()]),
     st.integers(0, 200),
     fragments | st.just(b""),

@@ -99,7 +99,9 @@ def test_forwarding_fields_spelt_oddly_are_dropped_not_appended_to(name: bytes) 
     assert classify(name) == DROP
 
 
-@pytest.mark.parametrize("name", [b"Host", b"Content-Length", b"Transfer-Encoding", b"Connection", b"Expect", b"X-Request-ID"])
+@pytest.mark.parametrize(
+    "name", [b"Host", b"Content-Length", b"Transfer-Encoding", b"Connection", b"Expect", b"X-Request-ID"]
+)
 def test_only_the_exact_name_has_its_meaning_other_spellings_are_dropped(name: bytes) -> None:
     code = classify(name)
     assert code not in (END_TO_END, DROP)

@@ -18,7 +18,12 @@ DATE = b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
 
 def make(reason: Reason, *, close: bool = False, with_body: bool = True, **more: bytes) -> bytes:
     return problem_response(
-        reason, request_id=b"r-1", date_line=DATE, close=close, with_body=with_body, extra_lines=more.get("lines", b"")
+        reason,
+        request_id=b"r-1",
+        date_line=DATE,
+        close=close,
+        with_body=with_body,
+        extra_lines=more.get("lines", b""),
     )
 
 
@@ -96,7 +101,9 @@ def test_there_is_a_status_line_for_every_code_a_backend_can_send() -> None:
 
 def test_continue_is_an_interim_response() -> None:
     connection = h11.Connection(h11.CLIENT)
-    connection.send(h11.Request(method=b"POST", target=b"/", headers=[(b"host", b"h"), (b"content-length", b"1")]))
+    connection.send(
+        h11.Request(method=b"POST", target=b"/", headers=[(b"host", b"h"), (b"content-length", b"1")])
+    )
     connection.receive_data(CONTINUE)
     event = connection.next_event()
     assert isinstance(event, h11.InformationalResponse)

@@ -150,7 +150,8 @@ def test_good_framing_is_read_as_it_says(fields: Fields, length: int, chunked: b
 
 
 @pytest.mark.parametrize(
-    "name", [b"content_length", b"Content.Length", b"transfer_encoding", b"TRANSFER.ENCODING", b"Content_Length"]
+    "name",
+    [b"content_length", b"Content.Length", b"transfer_encoding", b"TRANSFER.ENCODING", b"Content_Length"],
 )
 def test_framing_spelt_with_underscore_or_dot_is_dropped_not_obeyed(name: str) -> None:
     head = good([(name, b"7")])
@@ -161,7 +162,7 @@ def test_framing_spelt_with_underscore_or_dot_is_dropped_not_obeyed(name: str) -
 def test_only_plain_digits_are_a_length(value: bytes) -> None:
     _, reason = read(cl(value))
     inner = value.strip(b" \t")
-    is_plain = 0 < len(inner) and all(byte in b"0123456789" for byte in inner)
+    is_plain = len(inner) > 0 and all(byte in b"0123456789" for byte in inner)
     assert (reason is None) == is_plain
 
 
@@ -371,7 +372,9 @@ def test_any_close_option_ends_the_connection(values: list[bytes], minor: int, c
 
 
 @pytest.mark.parametrize("order", ["before", "after", "between"])
-@pytest.mark.parametrize("option", [b"x-private", b"X-PRIVATE", b"keep-alive, x-private", b",x-private ,close"])
+@pytest.mark.parametrize(
+    "option", [b"x-private", b"X-PRIVATE", b"keep-alive, x-private", b",x-private ,close"]
+)
 def test_connection_removes_the_fields_it_names_wherever_it_stands(order: str, option: bytes) -> None:
     named = [(b"X-Private", b"1"), (b"x-private", b"2")]
     connection = [(b"Connection", option)]
@@ -385,7 +388,13 @@ def test_connection_removes_the_fields_it_names_wherever_it_stands(order: str, o
 
 
 def test_several_connection_fields_add_up() -> None:
-    fields = [(b"Connection", b"x-a"), (b"X-A", b"1"), (b"X-B", b"2"), (b"Connection", b"x-b"), (b"X-C", b"3")]
+    fields = [
+        (b"Connection", b"x-a"),
+        (b"X-A", b"1"),
+        (b"X-B", b"2"),
+        (b"Connection", b"x-b"),
+        (b"X-C", b"3"),
+    ]
     assert good(fields).lines == [b"X-C: 3\r\n"]
 
 
@@ -464,7 +473,13 @@ def test_a_credential_in_a_folded_spelling_is_neither_taken_nor_forwarded(name: 
 
 def test_end_to_end_lines_keep_order_spelling_and_doubles() -> None:
     fields = [(b"B", b"1"), (b"a", b""), (b"B", b"2"), (b"Cookie", b"x=\xff"), (b"Accept", b"a,  b")]
-    assert good(fields).lines == [b"B: 1\r\n", b"a: \r\n", b"B: 2\r\n", b"Cookie: x=\xff\r\n", b"Accept: a,  b\r\n"]
+    assert good(fields).lines == [
+        b"B: 1\r\n",
+        b"a: \r\n",
+        b"B: 2\r\n",
+        b"Cookie: x=\xff\r\n",
+        b"Accept: a,  b\r\n",
+    ]
 
 
 def test_forwarding_fields_of_one_name_join_in_order() -> None:

@@ -98,7 +98,9 @@ def test_a_transfer_coding_on_http_1_0_is_refused(value: bytes) -> None:
 
 @pytest.mark.parametrize("head_alone", [True, False])
 @pytest.mark.parametrize("value", [b"5 x", b"5,5", b"+5"])
-def test_framing_is_judged_alike_with_and_without_a_body_in_the_same_read(value: bytes, head_alone: bool) -> None:
+def test_framing_is_judged_alike_with_and_without_a_body_in_the_same_read(
+    value: bytes, head_alone: bool
+) -> None:
     data = wire(cl(value))
     head = ResponseReader().read(data if head_alone else data + b"hello", len(data), 100)
     assert isinstance(head, str) or head.error is not None
@@ -174,7 +176,9 @@ def test_a_304_and_a_head_answer_keep_their_length() -> None:
         ([b"keep-alive"], 0, True),
     ],
 )
-def test_any_close_option_makes_the_connection_unusable(values_: list[bytes], minor: int, close: bool) -> None:
+def test_any_close_option_makes_the_connection_unusable(
+    values_: list[bytes], minor: int, close: bool
+) -> None:
     head = good([(b"Connection", value) for value in values_], minor=minor)
     assert head.close is close
     assert lines(head) == []
@@ -222,7 +226,9 @@ def test_keep_alive_hints_are_read_where_they_are_plain(value: bytes, expected: 
 )
 @pytest.mark.parametrize("place", [0, 1, 2])
 @pytest.mark.parametrize("value", [b"v", b"", b" v ", b"A: 1"])
-def test_hop_by_hop_fields_and_the_backends_request_id_stay_behind(name: bytes, place: int, value: bytes) -> None:
+def test_hop_by_hop_fields_and_the_backends_request_id_stay_behind(
+    name: bytes, place: int, value: bytes
+) -> None:
     fields = [(b"A", b"1"), (b"B", b"2")]
     fields.insert(place, (name, value))
     fields.append((name.swapcase(), value))
@@ -249,7 +255,9 @@ def test_connection_removes_the_fields_it_names(order: int) -> None:
     assert lines(good(fields[::order])) == [b"X-AB: 2"]
 
 
-@pytest.mark.parametrize("name", [b"Set-Cookie", b"Content-Type", b"Content-Encoding", b"Date", b"Vary", b"Cache-Control"])
+@pytest.mark.parametrize(
+    "name", [b"Set-Cookie", b"Content-Type", b"Content-Encoding", b"Date", b"Vary", b"Cache-Control"]
+)
 def test_connection_cannot_remove_what_the_client_must_see(name: bytes) -> None:
     assert lines(good([(b"Connection", name), (name, b"v")])) == [name + b": v"]
 
@@ -261,11 +269,19 @@ def test_connection_cannot_remove_the_framing() -> None:
 
 
 def test_end_to_end_fields_pass_in_order_with_doubles() -> None:
-    fields = [(b"Set-Cookie", b"a=1"), (b"b", b""), (b"Set-Cookie", b"a=2"), (b"Via", b"1.1 x"), (b"C", b"\xff")]
+    fields = [
+        (b"Set-Cookie", b"a=1"),
+        (b"b", b""),
+        (b"Set-Cookie", b"a=2"),
+        (b"Via", b"1.1 x"),
+        (b"C", b"\xff"),
+    ]
     assert lines(good(fields)) == [b"Set-Cookie: a=1", b"b: ", b"Set-Cookie: a=2", b"Via: 1.1 x", b"C: \xff"]
 
 
-@pytest.mark.parametrize(("fields", "expected"), [([], False), ([(b"date", b"x")], True), ([(b"Date", b"")], True)])
+@pytest.mark.parametrize(
+    ("fields", "expected"), [([], False), ([(b"date", b"x")], True), ([(b"Date", b"")], True)]
+)
 def test_it_is_known_whether_the_backend_gave_a_date(fields: Fields, expected: bool) -> None:
     assert good(fields).has_date is expected
 
@@ -273,7 +289,11 @@ def test_it_is_known_whether_the_backend_gave_a_date(fields: Fields, expected: b
 def test_one_reader_forgets_each_head() -> None:
     reader = ResponseReader()
     for _ in range(3):
-        for fields, status, close in (([(b"Connection", b"close")], 200, True), (te(b"chunked"), 200, False), ([], 204, False)):
+        for fields, status, close in (
+            ([(b"Connection", b"close")], 200, True),
+            (te(b"chunked"), 200, False),
+            ([], 204, False),
+        ):
             data = wire(fields, status)
             head = reader.read(data, len(data), 100)
             assert isinstance(head, ResponseHead)
@@ -281,7 +301,19 @@ def test_one_reader_forgets_each_head() -> None:
 
 
 names = st.sampled_from(
-    [b"Connection", b"Keep-Alive", b"Trailer", b"X-Request-ID", b"Date", b"Set-Cookie", b"A", b"a", b"X-B", b"Upgrade", b"TE"]
+    [
+        b"Connection",
+        b"Keep-Alive",
+        b"Trailer",
+        b"X-Request-ID",
+        b"Date",
+        b"Set-Cookie",
+        b"A",
+        b"a",
+        b"X-B",
+        b"Upgrade",
+        b"TE",
+    ]
 )
 field_values = st.sampled_from([b"", b"close", b"a", b"x-b, A", b"Trailer: a", b"timeout=3", b"v "])
 passed_on = st.lists(st.tuples(names, field_values), max_size=8)
@@ -290,8 +322,12 @@ passed_on = st.lists(st.tuples(names, field_values), max_size=8)
 @given(passed_on, st.sampled_from([200, 201, 404]))
 def test_what_goes_on_h11_reads_with_the_same_end_to_end_fields(fields: Fields, status: int) -> None:
     head = good([*fields, *cl(b"2")], status)
-    nominated = {o for n, v in fields if n == b"Connection" for o in (v.lower().replace(b" ", b"").split(b","))}
-    dropped = {b"connection", b"keep-alive", b"trailer", b"x-request-id", b"upgrade", b"te"} | (nominated - {b"date"})
+    nominated = {
+        o for n, v in fields if n == b"Connection" for o in (v.lower().replace(b" ", b"").split(b","))
+    }
+    dropped = {b"connection", b"keep-alive", b"trailer", b"x-request-id", b"upgrade", b"te"} | (
+        nominated - {b"date"}
+    )
     expected = [(n.lower(), v.strip()) for n, v in fields if n.lower() not in dropped]
     event, body = read_response(STATUS_STARTS[status] + head.block + b"\r\nok")
     assert body == b"ok"

@@ -1,0 +1,272 @@
+"""The gateway follows a real Redis: every change, whoever makes it, and nothing that is not one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import pytest
+import redis
+
+from authgate_fast.config import redis_source
+from authgate_fast.config.keys import DocumentKey
+from authgate_fast.config.redis_source import RedisSource, RedisUrlError
+from authgate_fast.config.store import Configuration
+from tests.config.redis_kit import GATEWAY, ROUTE, consumer, eventually, following, put
+from tests.redis_server import RedisServer, running
+
+pytestmark = pytest.mark.redis
+
+
+@pytest.fixture
+def client(redis_server: RedisServer) -> Iterator[redis.Redis]:
+    with redis_server.client() as client:
+        yield client
+
+
+async def test_a_start_reads_every_document(redis_server: RedisServer, client: redis.Redis) -> None:
+    put(client, app={}, partner={"roles": ["reader"]})
+    async with following(redis_server) as it:
+        assert {(key.kind, key.name) for key in it.configuration.documents} == {
+            ("gateway", "shop"),
+            ("service", "api"),
+            ("route", "item"),
+            ("consumer", "app"),
+            ("consumer", "partner"),
+        }
+        assert it.configuration.snapshot.ready
+        assert it.accepts("app")
+
+
+async def test_an_empty_redis_makes_a_new_gateway_ready_and_empty(redis_server: RedisServer) -> None:
+    async with following(redis_server) as it:
+        assert it.configuration.snapshot.ready
+        assert it.size == 0
+        assert not it.source.suspect_empty
+
+
+async def test_more_documents_than_a_page_are_read_whole(
+    redis_server: RedisServer, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(client)
+    with client.pipeline() as pipe:
+        for number in range(2_000):
+            pipe.set(f"authgate:consumer:shop:c{number}", consumer(f"c{number}"))
+            pipe.set(f"authgate:state:session:{number}", "x")
+            pipe.set(f"authgate:secret:s{number}", "x")
+        pipe.execute()
+    async with following(redis_server) as it:
+        assert it.size == 2_003
+        assert not it.configuration.refused
+
+
+async def test_set_and_del_of_one_key_are_enough_to_change_the_gateway(
+    redis_server: RedisServer, client: redis.Redis
+) -> None:
+    put(client)
+    async with following(redis_server) as it:
+        client.set("authgate:consumer:shop:late", consumer("late"))
+        await eventually(lambda: it.accepts("late"))
+        client.delete("authgate:consumer:shop:late")
+        await eventually(lambda: not it.accepts("late"))
+        client.rename("authgate:route:shop:item", "authgate:route:shop:thing")
+        await eventually(lambda: DocumentKey("route", "shop", "thing") in it.configuration.documents)
+        assert DocumentKey("route", "shop", "item") not in it.configuration.documents
+
+
+async def test_a_key_that_redis_expires_ends(redis_server: RedisServer, client: redis.Redis) -> None:
+    put(client)
+    async with following(redis_server) as it:
+        client.set("authgate:consumer:shop:brief", consumer("brief"), px=150)
+        await eventually(lambda: it.accepts("brief"))
+        await eventually(lambda: not it.accepts("brief"))
+
+
+async def test_a_change_is_live_within_milliseconds(redis_server: RedisServer, client: redis.Redis) -> None:
+    put(client)
+    async with following(redis_server) as it:
+        took = []
+        for number in range(60):
+            start = time.monotonic()
+            client.set(f"authgate:consumer:shop:c{number}", consumer(f"c{number}"))
+            await eventually(lambda name=f"c{number}": it.accepts(name))  # type: ignore[misc]
+            took.append(time.monotonic() - start)
+        took.sort()
+        assert took[30] < 0.02
+        assert took[-2] < 0.05
+
+
+async def test_a_transaction_becomes_one_snapshot(redis_server: RedisServer, client: redis.Redis) -> None:
+    async with following(redis_server) as it:
+        swaps: list[int] = []
+        it.configuration.on_swap.append(lambda snapshot: swaps.append(len(snapshot.gateways)))
+        with client.pipeline(transaction=True) as pipe:
+            pipe.set("authgate:gateway:shop", orjson.dumps(GATEWAY))
+            pipe.set("authgate:service:shop:api", orjson.dumps({"target_url": "http://b:1"}))
+            for number in range(1_200):
+                route = {**ROUTE, "public_path": f"/r{number}"}
+                pipe.set(f"authgate:route:shop:r{number}", orjson.dumps(route))
+            pipe.execute()
+        await eventually(lambda: it.size == 1_202)
+        assert swaps == [1]
+
+
+async def test_a_flush_is_believed_at_once(redis_server: RedisServer, client: redis.Redis) -> None:
+    put(client, app={})
+    async with following(redis_server) as it:
+        client.flushall()
+        await eventually(lambda: it.size == 0, 2)
+        assert not it.source.suspect_empty
+
+
+async def test_deleting_one_by_one_down_to_nothing_is_believed(
+    redis_server: RedisServer, client: redis.Redis
+) -> None:
+    put(client, app={})
+    async with following(redis_server) as it:
+        for key in client.keys("authgate:*"):
+            client.delete(key)
+        await eventually(lambda: it.size == 0, 2)
+        assert not it.source.suspect_empty
+
+
+async def test_a_flush_of_another_database_takes_nothing_away(
+    redis_server: RedisServer, client: redis.Redis
+) -> None:
+    put(client, app={})
+    async with following(redis_server) as it:
+        before = it.source.last_sync_at
+        client.execute_command("SELECT", 5)
+        client.flushdb()
+        await eventually(lambda: it.source.last_sync_at != before)
+        assert it.size == 4
+
+
+async def test_the_comparison_finds_a_missed_change(
+    redis_server: RedisServer, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RedisSource, "_take_push", lambda *_: None)
+    put(client, app={})
+    async with following(redis_server, compare_interval_s=0.1) as it:
+        client.set("authgate:consumer:shop:late", consumer("late"))
+        client.delete("authgate:consumer:shop:app")
+        await eventually(lambda: it.accepts("late") and not it.accepts("app"), 3)
+        client.set("authgate:route:shop:item", "[]")
+        await eventually(lambda: "route shop/item" in it.configuration.refused, 3)
+        client.delete("authgate:route:shop:item")
+        await eventually(lambda: not it.configuration.refused, 3)
+        assert DocumentKey("route", "shop", "item") not in it.configuration.documents
+
+
+async def test_a_change_does_not_wait_for_a_comparison_to_end(
+    redis_server: RedisServer, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(client)
+    with client.pipeline() as pipe:
+        for number in range(4_000):
+            pipe.set(f"authgate:consumer:shop:c{number}", consumer(f"c{number}"))
+        pipe.execute()
+    async with following(redis_server, compare_interval_s=0.05) as it:
+        monkeypatch.setattr(redis_source, "PAUSE_S", 0.2)  # some 3 s for one comparison
+        await eventually(lambda: client.info("commandstats")["cmdstat_scan"]["calls"] > 12)
+        client.set("authgate:consumer:shop:late", consumer("late"))
+        client.delete("authgate:consumer:shop:c1")
+        await eventually(lambda: it.accepts("late") and not it.accepts("c1"), 1.0)
+        before = it.source.last_sync_at
+        await eventually(lambda: it.source.last_sync_at != before)
+        assert it.accepts("late")
+        assert not it.accepts("c1")
+
+
+async def test_an_unchanged_redis_changes_nothing(redis_server: RedisServer, client: redis.Redis) -> None:
+    put(client, app={})
+    client.set("authgate:route:shop:bad", "{")
+    async with following(redis_server, compare_interval_s=0.02) as it:
+        revision, snapshot = it.configuration.revision, it.configuration.snapshot
+        scans = client.info("commandstats")["cmdstat_scan"]["calls"]
+        await eventually(lambda: client.info("commandstats")["cmdstat_scan"]["calls"] > scans + 5)
+        assert it.configuration.revision == revision
+        assert it.configuration.snapshot is snapshot
+
+
+async def test_a_mistake_of_ours_is_shown_and_following_goes_on(
+    redis_server: RedisServer,
+    client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    put(client)
+    async with following(redis_server) as it:
+        real, calls = it.configuration.apply_steps, []
+
+        def broken(changes: Any) -> Any:
+            calls.append(changes)
+            if len(calls) == 1:
+                raise LookupError("no such thing")
+            return real(changes)
+
+        monkeypatch.setattr(it.configuration, "apply_steps", broken)
+        client.set("authgate:consumer:shop:late", consumer("late"))
+        await eventually(lambda: it.accepts("late"))
+        await eventually(lambda: it.source.connected)
+        assert "this is a bug" in caplog.text
+        assert it.source.last_error is None
+
+
+async def test_a_change_begun_is_finished_before_a_cancellation(
+    redis_server: RedisServer, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(client)
+    async with following(redis_server) as it:
+        real = it.configuration.apply_steps
+        begun = asyncio.Event()
+
+        def slow(changes: Any) -> Any:
+            for _ in range(3):
+                begun.set()
+                yield
+            yield from real(changes)
+
+        monkeypatch.setattr(it.configuration, "apply_steps", slow)
+        client.set("authgate:consumer:shop:late", consumer("late"))
+        await asyncio.wait_for(begun.wait(), 5)
+    assert it.accepts("late")
+
+
+async def test_status_tells_how_it_stands(redis_server: RedisServer, client: redis.Redis) -> None:
+    put(client)
+    async with following(redis_server) as it:
+        status = it.source.status()
+        assert status["type"] == "redis"
+        assert status["connected"] is True
+        assert status["last_error"] is None
+        assert status["suspect_empty"] is False
+        assert isinstance(status["sync_lag_s"], float)
+        orjson.dumps(status)
+
+
+async def test_the_password_is_used_and_never_told(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with running(tcp=True, password="s3cret/pässword") as server:
+        server.url = server.url.replace("s3cret/pässword", "s3cret%2Fp%C3%A4ssword")
+        with server.client() as client:
+            put(client, app={})
+            async with following(server) as it:
+                assert it.accepts("app")
+                client.config_set("requirepass", "another")
+                client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+                await eventually(lambda: "refused the user name or password" in str(it.source.last_error))
+                assert it.accepts("app")
+                client.config_set("requirepass", "s3cret/pässword")
+                await eventually(lambda: it.source.connected)
+                told = caplog.text + repr(it.source.status()) + repr(it.source.address)
+    assert "s3cret" not in told
+
+
+def test_a_url_that_cannot_be_used_is_refused_at_once() -> None:
+    with pytest.raises(RedisUrlError, match="redis://HOST:PORT"):
+        RedisSource("http://127.0.0.1", Configuration())
