@@ -28,7 +28,7 @@ find_python() {
 }
 
 make_venv() {
-    python=$(find_python) || { apt_install python3 python3-venv && python=$(find_python); } ||
+    python=$(find_python) || { [ -z "${PYTHON:-}" ] && apt_install python3 python3-venv && python=$(find_python); } ||
         fail "AuthGate Fast needs Python 3.11 or later${PYTHON:+, and PYTHON=$PYTHON is not}." \
             "On Debian 12: apt-get install python3 python3-venv. Elsewhere: make PYTHON=/path/to/python3.11"
     echo "Making a virtual environment in $1 with $("$python" --version)" >&2

@@ -198,6 +198,8 @@ _KINDS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str],
 
 
 def _explain(shown: str, error: BaseException) -> str:
+    if isinstance(error, ConnectionError) and str(error).startswith("Timeout"):
+        error = TimeoutError()  # as redis-py wraps it in the first exchange of a connection
     for kinds, words in _KINDS:
         if isinstance(error, kinds):
             detail = _one_line(error) if isinstance(error, NoPermissionError) else ""
@@ -209,7 +211,7 @@ def _explain(shown: str, error: BaseException) -> str:
             return f"Redis at {shown} is too old, or lacks a command; AuthGate needs Redis 6.0 or later"
         return f"Redis at {shown} refused a command: {said}"
     if "closed by server" in said or "reset" in said:
-        return f"Redis at {shown} closed the connection; is it Redis, and is TLS (rediss:) as it wants?"
+        return f"Redis at {shown} closed the connection; if it does so again: is it Redis, is TLS right?"
     return f"cannot reach Redis at {shown}: {said}; is it running, and is the address right?"
 
 

@@ -27,7 +27,7 @@ import time
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from authgate_fast.config.keys import KEY_PREFIXES, DocumentKey
 from authgate_fast.config.redis_link import FAILURES, Link, RedisUrlError, parse_address
@@ -195,7 +195,7 @@ class RedisSource:
             reply = await listener.receive(SILENCE_S if is_pinged else QUIET_S)
             if reply is None:
                 if is_pinged:
-                    raise RedisConnectionError(f"no answer to a ping for {SILENCE_S:g} seconds")
+                    raise RedisTimeoutError(f"no answer to a ping for {SILENCE_S:g} seconds")
                 is_pinged = True
                 await listener.send("PING")
                 continue

@@ -12,7 +12,8 @@ import re
 _SIZE_LINE = re.compile(
     rb"([0-9A-Fa-f]{1,15})"
     rb"(?:[ \t]*;[ \t]*[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-    rb'(?:[ \t]*=[ \t]*(?:[!#$%&\'*+\-.^_`|~0-9A-Za-z]+|"(?:[\t \x21\x23-\x5b\x5d-\x7e]|\\[\t \x21-\x7e])*"))?)*'
+    rb"(?:[ \t]*=[ \t]*(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+    rb'|"(?:[\t \x21\x23-\x5b\x5d-\x7e]|\\[\t \x21-\x7e])*"))?)*'
 )
 _TRAILER_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t \x21-\x7e\x80-\xff]*")
 
@@ -52,7 +53,7 @@ class ChunkedDecoder:
         self._trailer_bytes = 0
 
     def feed(self, data: bytes, pieces: list[bytes]) -> int:
-        """Append the body bytes in `data` to `pieces`; return how many bytes of `data` belong to this message.
+        """Append the body bytes in `data` to `pieces`; return how many bytes of it belong to this message.
 
         The count is less than ``len(data)`` only when the message ended. Raises FramingError.
         """

@@ -170,8 +170,8 @@ class RequestHead:
 def normalise_host(value: bytes) -> bytes | None:
     """Return a Host value's name in lower case, port and one trailing dot removed; None if invalid.
 
-    RFC 9110 section 7.2 with RFC 3986 section 3.2.2, narrowed to what names real hosts: letters, digits, ``-``, ``_``
-    and dots, or an IP literal in brackets.
+    RFC 9110 section 7.2 with RFC 3986 section 3.2.2, narrowed to what names real hosts: letters, digits,
+    ``-``, ``_`` and dots, or an IPv6 address in brackets.
     """
     if _HOST.fullmatch(value) is None:
         return None

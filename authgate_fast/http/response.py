@@ -68,14 +68,12 @@ class ResponseHead:
         self.keep_alive_s = -1
         self.error: str | None = None
 
-    def read(
-        self, fields: list[tuple[bytes, bytes]], special: list[tuple[bytes, bytes]], block: bytes
-    ) -> None:
+    def read(self, special: list[tuple[bytes, bytes]], block: bytes) -> None:
         """Read the head whose field lines were received as `block`.
 
-        `special` are those of `fields` whose name means something to a proxy. The rest goes on as it came: the
-        parser has checked every line, so only the lines that must go are cut out. Where that cannot be
-        done safely, all lines are written anew.
+        `special` are the fields whose name may mean something to a proxy. The rest goes on as it came: the
+        parser has checked every line, so only the lines that must go are cut out. Where a line is not
+        found as the parser gave it, each line is looked at.
         """
         dropped: list[tuple[bytes, bytes]] = []
         nominated: list[bytes] = []
@@ -86,12 +84,12 @@ class ResponseHead:
             if code == DATE:
                 self.has_date = True
             elif code == CONTENT_LENGTH:
-                # White space behind a value is not part of it (RFC 9110 section 5.5), but the parser leaves it.
-                value = value.strip(b" \t")
-                if self.content_length != -1 or _LENGTH.fullmatch(value) is None:
+                # RFC 9110 section 5.5: white space behind a value is not part of it. The parser leaves it.
+                length = value.strip(b" \t")
+                if self.content_length != -1 or _LENGTH.fullmatch(length) is None:
                     self.error = "a doubled or malformed Content-Length"
                     return
-                self.content_length = int(value)  # plain ASCII digits, checked above
+                self.content_length = int(length)  # plain ASCII digits, checked above
             elif code:
                 dropped.append((name, value))
                 self._read_hop(code, value, nominated)
@@ -99,11 +97,12 @@ class ResponseHead:
             self.error = "Content-Length together with Transfer-Encoding"
             return
         rewrite = bool(nominated) or (self.status == 204 and self.content_length != -1)
+        received = block
         for name, value in dropped:
             size = len(block)
             block = block.replace(b"\r\n%b: %b\r\n" % (name, value), b"\r\n", 1)
             rewrite = rewrite or len(block) == size
-        self.block = self._rewritten(fields, nominated) if rewrite else block
+        self.block = self._rewritten(received, nominated) if rewrite else block
 
     def _read_hop(self, code: int, value: bytes, nominated: list[bytes]) -> None:
         if code == CONNECTION:
@@ -123,14 +122,15 @@ class ResponseHead:
             if match is not None:
                 self.keep_alive_s = int(match.group(1))  # 1 to 6 ASCII digits
 
-    def _rewritten(self, fields: list[tuple[bytes, bytes]], nominated: list[bytes]) -> bytes:
-        lines = [b"\r\n"]
-        for name, value in fields:
+    def _rewritten(self, block: bytes, nominated: list[bytes]) -> bytes:
+        lines = [b""]
+        for line in block[2:-2].split(b"\r\n"):
+            name = line.partition(b":")[0]
             code = classify_response(name)
-            if code in (END_TO_END, DATE) or (code == CONTENT_LENGTH and self.status != 204):
-                if lower(name) not in nominated:
-                    lines.append(b"%b: %b\r\n" % (name, value))
-        return b"".join(lines)
+            stays = code in (END_TO_END, DATE) or (code == CONTENT_LENGTH and self.status != 204)
+            if stays and lower(name) not in nominated:
+                lines.append(line)
+        return b"\r\n".join([*lines, b""])
 
     def has_no_body(self, method: bytes) -> bool:
         """RFC 9112 section 6.3, rule 1: these end with their head, whatever their fields say."""

@@ -31,6 +31,7 @@ CLIENT_GONE_AFTER_S = 1.0
 
 _BARE_LINE_END = re.compile(rb"(?<!\r)\n|\r(?![\n])[^\n]|\A[^!#$%&'*+\-.^_`|~0-9A-Za-z\r]", re.DOTALL)
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+_REQUEST_LINE_EXTRA = 64  # a method, two spaces, a version and the end of the line are never longer
 _EMPTY_LINES = re.compile(rb"(?:\r\n)*")
 
 
@@ -141,7 +142,7 @@ class Downstream(asyncio.Protocol):
                     self._await_head(data)
                 break
             if end > self.context.limits.max_head_bytes:
-                self._refuse(Refusal(Reason.HEAD_TOO_LARGE, self._next_id()), None, b"")
+                self._refuse(Refusal(self._what_is_too_large(data), self._next_id()), None, b"")
                 break
             rest = data[end:]
             self._begin(data[:end] if rest else data, rest)
@@ -162,10 +163,10 @@ class Downstream(asyncio.Protocol):
         reason = None
         if _BARE_LINE_END.search(data):
             reason = Reason.BAD_REQUEST
-        elif len(data) > limits.max_target_bytes + 64 and b"\n" not in data:
-            reason = Reason.TARGET_TOO_LONG
-        elif len(data) > limits.max_head_bytes:
-            reason = Reason.HEAD_TOO_LARGE
+        elif len(data) > limits.max_head_bytes or (
+            len(data) > limits.max_target_bytes + _REQUEST_LINE_EXTRA and b"\n" not in data
+        ):
+            reason = self._what_is_too_large(data)
         if reason is not None:
             self._refuse(Refusal(reason, self._next_id()), None, b"")
             return
@@ -173,6 +174,11 @@ class Downstream(asyncio.Protocol):
         if self.phase == _IDLE:
             self.phase = _HEAD
             self.since_s = self.context.now_s
+
+    def _what_is_too_large(self, data: bytes) -> Reason:
+        """Tell a request line that is too long from fields that are too many or too long."""
+        line_end = data.find(b"\n", 0, self.context.limits.max_target_bytes + _REQUEST_LINE_EXTRA)
+        return Reason.TARGET_TOO_LONG if line_end == -1 else Reason.HEAD_TOO_LARGE
 
     def _begin(self, head_bytes: bytes, rest: bytes) -> None:
         context = self.context

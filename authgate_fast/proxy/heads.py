@@ -17,7 +17,6 @@ from authgate_fast.http.fields import plain_response_names
 from authgate_fast.http.request import RequestHead
 from authgate_fast.http.response import ResponseHead
 
-_MARK = [None]
 _STATUS = {b"%d" % status: status for status in range(100, 1000)}
 _METHOD_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32} ")
 _OTHER_VERSION = re.compile(rb"HTTP/[0-9](?:\.[0-9])?\r\n")
@@ -41,7 +40,8 @@ class _Sink:
 
     def reset(self) -> None:
         self.fields: list[tuple[bytes, bytes]] = []
-        self.open_head[:] = self.open_message[:] = _MARK
+        self.open_head.append(None)
+        self.open_message.append(None)
 
 
 class _RequestSink(_Sink):
@@ -50,7 +50,8 @@ class _RequestSink(_Sink):
     def reset(self) -> None:
         self.fields = []
         self.target = b""
-        self.open_head[:] = self.open_message[:] = _MARK
+        self.open_head.append(None)
+        self.open_message.append(None)
 
     def on_url(self, url: bytes) -> None:
         self.target += url
@@ -60,20 +61,13 @@ class _RequestSink(_Sink):
 
 
 class _ResponseSink(_Sink):
-    """``special`` are the fields whose name means something to a proxy."""
+    """``fields`` are only those whose name means something to a proxy; the others go on as they came."""
 
-    __slots__ = ("special",)
-
-    def reset(self) -> None:
-        self.fields = []
-        self.special: list[tuple[bytes, bytes]] = []
-        self.open_head[:] = self.open_message[:] = _MARK
+    __slots__ = ()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        field = (name, value)
-        self.fields.append(field)
         if name not in plain_response_names:
-            self.special.append(field)
+            self.fields.append((name, value))
 
 
 class RequestReader:
@@ -177,10 +171,11 @@ class ResponseReader:
         status = _STATUS.get(data[9:12])
         if status is None:
             return "a status code below 100"
-        if len(sink.fields) > max_fields:
+        block = data[data.index(b"\r\n") : end - 2]
+        if block.count(b"\n") > max_fields + 1:
             return "too many fields"
         response = ResponseHead(status, minor)
-        response.read(sink.fields, sink.special, data[data.index(b"\r\n") : end - 2])
+        response.read(sink.fields, block)
         return response
 
     def _read_alone(self, head: bytes, max_fields: int) -> ResponseHead | str:

@@ -103,6 +103,8 @@ class Pool:
             self._failed(exchange, Reason.UPSTREAM_TIMEOUT, f"no connection within {timeout_s:g} s")
         except (OSError, UnicodeError) as error:  # ssl.SSLError and socket.gaierror are OSErrors
             self._failed(exchange, Reason.UPSTREAM_UNREACHABLE, f"{error}")
+        except Exception as error:  # a bug of ours must not leave a client without an answer
+            self._failed(exchange, Reason.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
         except BaseException:
             self.open -= 1
             raise
@@ -113,7 +115,15 @@ class Pool:
             elif exchange.finished:
                 self.release(upstream)  # the client left meanwhile; the next one may use it
             else:
-                exchange.attach(upstream, reused=False)
+                self._attach(exchange, upstream)
+
+    @staticmethod
+    def _attach(exchange: Exchange, upstream: Upstream) -> None:
+        try:
+            exchange.attach(upstream, reused=False)
+        except Exception as error:  # as above
+            upstream.abort()
+            exchange.refuse(Reason.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
 
     def _failed(self, exchange: Exchange, reason: Reason, what: str) -> None:
         self.open -= 1

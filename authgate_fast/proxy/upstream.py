@@ -274,5 +274,8 @@ class Upstream(asyncio.Protocol):
             exchange.upstream = None
             exchange.downstream.exchange_done(close=exchange.close_after, request_done=exchange.request_done)
             return
+        if exc is not None and not isinstance(exc, OSError):  # a bug of ours: the loop ends what raised it
+            exchange.refuse(Reason.INTERNAL_ERROR, f"{type(exc).__name__}: {exc}")
+            return
         what = f"the backend closed the connection ({exc})" if exc else "the backend closed the connection early"
         exchange.upstream_lost(what, begun=self.phase != _HEAD or bool(self.buffer) or self.interim > 0)

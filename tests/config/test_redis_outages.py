@@ -1,4 +1,4 @@
-"""Redis dies, freezes, loads, loses its data or comes back changed: the last good configuration stays in force."""
+"""Redis dies, freezes, loads, loses its data or comes back changed: the last good configuration stays."""
 
 from __future__ import annotations
 
@@ -142,19 +142,13 @@ async def test_a_replica_that_is_emptied_by_its_master_is_not_believed(impatient
     with running(tcp=True) as master, running("--replicaof", "127.0.0.1", str(master.port)) as replica:
         with master.client() as client:
             put(client, app={})
+        with replica.client() as client:
+            await eventually(lambda: client.exists("authgate:gateway:shop"), 20)
         async with following(replica) as it:
-            await eventually(lambda: it.accepts("app"), 20)
-            # What the replica reads now belongs to the master's history.
-            await it.source._read_all(await _reader(it.source))
+            assert it.accepts("app")
             master.restart(empty=True)
             await eventually(lambda: it.source.suspect_empty, 20)
             assert it.accepts("app")
-
-
-async def _reader(source: redis_source.RedisSource) -> redis_link.Link:
-    link = redis_link.Link(source.address, "test")
-    await link.open()
-    return link
 
 
 async def test_a_killed_connection_loses_no_change(redis_server: RedisServer, client: redis.Redis) -> None:

@@ -1,4 +1,4 @@
-"""Request heads: which are refused, and what the good ones say."""
+"""Request heads: which are refused, and what the good ones say. Host and target forms: test_host_target."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authgate_fast.errors import Reason
-from authgate_fast.http.request import IDEMPOTENT, METHODS, RequestHead, normalise_host, split_absolute
+from authgate_fast.http.request import RequestHead
 
 Fields = list[tuple[bytes, bytes]]
 HOST = (b"Host", b"shop.localhost")
@@ -69,8 +69,8 @@ FRAMING: dict[str, tuple[Fields, Reason | None]] = {
     "length with form feed": (cl(b"\x0c5"), BAD),
     "length with NUL": (cl(b"5\x00"), BAD),
     "length with no-break space": (cl(b"5\xa0"), BAD),
-    "length in Arabic digits": (cl("٥".encode()), BAD),
-    "length in superscript": (cl("²".encode()), BAD),
+    "length in Arabic digits": (cl("\u0665".encode()), BAD),
+    "length in superscript": (cl("\u00b2".encode()), BAD),
     "two equal lengths": (cl(b"5", b"5"), BAD),
     "two different lengths": (cl(b"5", b"6"), BAD),
     "two lengths, second empty": (cl(b"5", b""), BAD),
@@ -153,7 +153,7 @@ def test_good_framing_is_read_as_it_says(fields: Fields, length: int, chunked: b
     "name",
     [b"content_length", b"Content.Length", b"transfer_encoding", b"TRANSFER.ENCODING", b"Content_Length"],
 )
-def test_framing_spelt_with_underscore_or_dot_is_dropped_not_obeyed(name: str) -> None:
+def test_framing_spelt_with_underscore_or_dot_is_dropped_not_obeyed(name: bytes) -> None:
     head = good([(name, b"7")])
     assert (head.content_length, head.chunked, head.lines) == (-1, False, [])
 
@@ -186,140 +186,6 @@ def test_only_plain_digits_are_a_length(value: bytes) -> None:
 def test_there_is_exactly_one_host_field(fields: Fields, minor: int, expected: Reason | None) -> None:
     head = RequestHead(b"GET", b"/", minor, fields)
     assert head.read({}, KEY_FIELDS) is expected
-
-
-HOSTS: dict[bytes, bytes | None] = {
-    b"shop.localhost": b"shop.localhost",
-    b"SHOP.LocalHost": b"shop.localhost",
-    b"shop.localhost.": b"shop.localhost",
-    b"shop.localhost:8080": b"shop.localhost",
-    b"shop.localhost.:8080": b"shop.localhost",
-    b"shop.localhost:0": b"shop.localhost",
-    b"shop.localhost:65535": b"shop.localhost",
-    b"shop.localhost:65536": None,
-    b"shop.localhost:99999": None,
-    b"shop.localhost:123456": None,
-    b"shop.localhost:": None,
-    b"shop.localhost:+80": None,
-    b"shop.localhost:80a": None,
-    b"shop.localhost:80:80": None,
-    b"shop.localhost:-1": None,
-    b"shop.localhost: 80": None,
-    b"shop.localhost..": None,
-    b"shop..localhost": None,
-    b".shop.localhost": None,
-    b".": None,
-    b"..": None,
-    b"": None,
-    b":80": None,
-    b"a": b"a",
-    b"xn--bcher-kva.example": b"xn--bcher-kva.example",
-    b"user-service_1": b"user-service_1",
-    b"_dmarc.example": b"_dmarc.example",
-    b"127.0.0.1": b"127.0.0.1",
-    b"127.0.0.1:8080": b"127.0.0.1",
-    b"[::1]": b"[::1]",
-    b"[::1]:8080": b"[::1]",
-    b"[2001:DB8::A]": b"[2001:db8::a]",
-    b"[::ffff:10.0.0.1]:80": b"[::ffff:10.0.0.1]",
-    b"[::1]:65536": None,
-    b"[::1].": None,
-    b"[::1]:": None,
-    b"[::::]": None,
-    b"[12345::]": None,
-    b"[10.0.0.1]": None,
-    b"[...]": None,
-    b"[::1]x": None,
-    b"[]": None,
-    b"[::1": None,
-    b"::1": None,
-    b"[fe80::1%25eth0]": None,
-    b"[v1.x]": None,
-    b"-shop.localhost": None,
-    b"shop.-localhost": None,
-    b"user@shop.localhost": None,
-    b"shop.localhost@evil": None,
-    b"http://shop.localhost": None,
-    b"shop.localhost/": None,
-    b"shop.localhost/admin": None,
-    b"shop.localhost?x": None,
-    b"shop.localhost#x": None,
-    b"shop.localhost,evil": None,
-    b"shop.localhost, shop.localhost": None,
-    b"shop localhost": None,
-    b"shop.localhost\n": None,
-    b"shop.localhost\r": None,
-    b"shop.localhost\x00": None,
-    b"shop\x00.localhost": None,
-    b"shop.localhost\x0b": None,
-    b"shop%2elocalhost": None,
-    b"*": None,
-    b"*.shop.localhost": None,
-    b"sh\xc3\xb6p.localhost": None,
-    b"shop\\.localhost": None,
-    b"(shop)": None,
-    b"shop;x": None,
-}
-
-
-@pytest.mark.parametrize("value", HOSTS)
-def test_a_host_is_a_plain_name_or_address_with_an_optional_port(value: bytes) -> None:
-    assert normalise_host(value) == HOSTS[value]
-
-
-@given(st.one_of(st.binary(max_size=20), st.text("aZ0.-_:[]%@ ", max_size=12).map(str.encode)))
-def test_a_normalised_host_is_a_fixed_point_in_lower_case(value: bytes) -> None:
-    name = normalise_host(value)
-    if name is not None:
-        assert normalise_host(name) == name
-        assert name == name.lower()
-        assert not name.endswith(b".")
-        assert normalise_host(value.upper()) == name
-
-
-def test_a_host_of_the_greatest_size_is_judged_in_linear_time() -> None:
-    assert normalise_host(b"a." * 16_000 + b"!") is None
-    assert normalise_host(b"a" * 32_000 + b"/") is None
-
-
-# --- the target ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("target", "expected"),
-    [
-        (b"http://a/b?c", (b"a", b"/b?c")),
-        (b"HTTPS://A:1/b", (b"A:1", b"/b")),
-        (b"http://a", (b"a", b"/")),
-        (b"http://a?c", (b"a", b"/?c")),
-        (b"http://a#c", (b"a", b"/#c")),
-        (b"http://a//b", (b"a", b"//b")),
-        (b"http:///b", (b"", b"/b")),
-        (b"http://u@a/b", (b"u@a", b"/b")),
-        (b"http://a?/@b", (b"a", b"/?/@b")),
-        (b"http://", (b"", b"/")),
-        (b"ftp://a/b", None),
-        (b"ws://a/b", None),
-        (b"http:/a/b", None),
-        (b"http:a", None),
-        (b"a:80", None),
-        (b"*", None),
-        (b"", None),
-        (b"://a/", None),
-        (b" http://a/", None),
-        (b"httpx://a/", None),
-    ],
-)
-def test_an_absolute_target_is_cut_at_the_first_slash_question_mark_or_hash(
-    target: bytes, expected: tuple[bytes, bytes] | None
-) -> None:
-    assert split_absolute(target) == expected
-
-
-def test_tunnels_and_echoes_are_not_served() -> None:
-    assert not METHODS & {b"CONNECT", b"TRACE", b"PRI", b"SOURCE", b"get", b""}
-    assert IDEMPOTENT < METHODS
-    assert not IDEMPOTENT & {b"POST", b"PATCH"}
 
 
 # --- Expect, Connection, X-Request-ID, credentials, forwarding fields ----------------------------------

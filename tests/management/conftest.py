@@ -1,1 +1,3 @@
-from tests.redis_server import redis_server as redis_server
+from tests.redis_server import redis_server
+
+__all__ = ["redis_server"]

@@ -176,3 +176,13 @@ async def test_a_client_that_reads_nothing_is_dropped_after_the_send_timeout() -
     async with serving(stream, Bounds(send_timeout_s=0.05)) as server, connected(server) as (_, writer):
         writer.write(GET)
         await asyncio.wait_for(ended.wait(), 5)
+
+
+async def test_a_connection_goes_on_after_head() -> None:
+    async with serving() as server, connected(server) as (reader, writer):
+        writer.write(b"HEAD /one HTTP/1.1\r\nHost: test\r\n\r\nGET /two HTTP/1.1\r\nHost: test\r\n\r\n")
+        first = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        second = await asyncio.wait_for(reader.readuntil(b"}\n"), 5)
+        assert first.startswith(b"HTTP/1.1 200 ")
+        assert second.startswith(b"HTTP/1.1 200 ")
+        assert second.endswith(b'{"path":"/two","body":""}\n')

@@ -1,0 +1,90 @@
+"""A bug of ours costs one request, never the worker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from authgate_fast.http.response import ResponseHead
+from authgate_fast.proxy import downstream
+from authgate_fast.proxy.exchange import Exchange
+from authgate_fast.proxy.pool import Pool
+from tests.proxy.harness import BOUND_S
+from tests.proxy.scripted import answers, exchange, read_answer, request, running, until
+
+
+class Fault(Exception):
+    """No code may know this kind."""
+
+
+def fail(*args: object, **kwargs: object) -> None:
+    raise Fault("on purpose")
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(downstream, "plan"), (downstream, "RequestHead"), (Exchange, "start"), (Pool, "take"), (Pool, "connect")],
+    ids=["plan", "head", "start", "take", "connect"],
+)
+async def test_a_fault_before_the_backend_is_reached_is_500(
+    owner: object, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name == "RequestHead":
+        owner = __import__("authgate_fast.proxy.heads", fromlist=["RequestHead"])
+    async with running() as (stack, recorder):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, fail)
+            raw = await stack.talk(request(b"GET", b"/p/a") + request(b"GET", b"/p/never"))
+        (answer,) = answers(raw, b"GET", b"GET")
+        assert (answer.status, answer.get(b"connection")) == (500, b"close")
+        assert b"internal_error" in answer.body
+        assert b"on purpose" not in answer.body
+        assert ("internal_error", "Fault: on purpose") in stack.reports
+        assert recorder.seen == []
+        await until(lambda: not stack.context.connections)
+        reader, writer = await stack.connect()
+        assert (await exchange(reader, writer, request(b"GET", b"/p/a"))).status == 200
+
+
+async def test_a_fault_while_a_connection_is_made_ends_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running() as (stack, _):
+        with monkeypatch.context() as patch:
+            patch.setattr(Exchange, "attach", fail)
+            reader, writer = await stack.connect()
+            writer.write(request(b"GET", b"/p/a"))
+            answer = await read_answer(reader)
+        assert answer.status == 500
+        assert not any(c["open"] - c["idle"] for c in stack.context.pools.counts().values())
+        reader, writer = await stack.connect()
+        assert (await exchange(reader, writer, request(b"GET", b"/p/a"))).status == 200
+
+
+async def test_a_fault_in_reading_a_response_ends_that_exchange_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running() as (stack, recorder):
+        reader, writer = await stack.connect()
+        await exchange(reader, writer, request(b"GET", b"/p/warm"))
+        with monkeypatch.context() as patch, caplog.at_level(logging.CRITICAL):
+            patch.setattr(ResponseHead, "read", fail)
+            answer = await exchange(reader, writer, request(b"GET", b"/p/a"))
+        assert answer.status == 500
+        assert [seen.path for seen in recorder.seen] == [b"/warm", b"/a"]  # and it was not tried twice
+        reader, writer = await stack.connect()
+        assert (await exchange(reader, writer, request(b"GET", b"/p/a"))).status == 200
+
+
+async def test_a_fault_in_an_upload_ends_that_connection_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running() as (stack, recorder):
+        reader, writer = await stack.connect()
+        writer.write(request(b"POST", b"/p/a", b"Content-Length: 10"))
+        await asyncio.wait_for(recorder.began.wait(), BOUND_S)
+        with monkeypatch.context() as patch:
+            patch.setattr(Exchange, "request_data", fail)
+            writer.write(b"x")
+            await until(lambda: not stack.context.connections)
+        await until(lambda: not recorder.open)
+        reader, writer = await stack.connect()
+        assert (await exchange(reader, writer, request(b"GET", b"/p/a"))).status == 200
