@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import logging
 import os
 import sys
@@ -184,8 +183,8 @@ def _run(options: argparse.Namespace) -> int:
 def _run_from_redis(
     url: str, state_dir: Path | None, configuration: Configuration, options: WorkerOptions
 ) -> int:
-    from authgate_fast.config.redis_source import RedisSource, RedisUrlError  # noqa: PLC0415  # redis loads slowly
-    from authgate_fast.config.state_dir import StateDir, StateDirError  # noqa: PLC0415
+    from authgate_fast.config.redis_source import RedisSource, RedisUrlError  # redis loads slowly
+    from authgate_fast.config.state_dir import StateDir, StateDirError
 
     try:
         state = StateDir(Path(state_dir)) if state_dir is not None else None
@@ -218,8 +217,8 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 async def _serve_demo(options: WorkerOptions) -> int:
-    from authgate_fast.demo import banner, demo_documents  # noqa: PLC0415  # only the demo needs them
-    from authgate_fast.demo.backend import start_backend  # noqa: PLC0415
+    from authgate_fast.demo import banner, demo_documents  # only the demo needs them
+    from authgate_fast.demo.backend import start_backend
 
     backend = await start_backend()
     try:

@@ -42,7 +42,7 @@ class Compiled(NamedTuple):
     clashes: list[RouteClash]
 
 
-def compile_gateway(  # noqa: PLR0917  # each is a document or what it is compiled with
+def compile_gateway(  # each is a document or what it is compiled with
     name: str,
     document: GatewayDocument,
     services: Mapping[str, ServiceDocument],
@@ -60,7 +60,7 @@ def compile_gateway(  # noqa: PLR0917  # each is a document or what it is compil
             return compiled.gateway
 
 
-def compile_gateway_steps(  # noqa: PLR0917  # as above
+def compile_gateway_steps(  # as above
     name: str,
     document: GatewayDocument,
     services: Mapping[str, ServiceDocument],

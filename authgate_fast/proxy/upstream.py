@@ -190,7 +190,7 @@ class Upstream(asyncio.Protocol):
     def _read_chunks(self, data: bytes, exchange: Exchange, head: bytes) -> None:
         """Check the backend's chunks and frame them anew, one chunk for each read."""
         decoder = self.decoder
-        assert decoder is not None  # noqa: S101  # set with the phase
+        assert decoder is not None  # set with the phase
         pieces: list[bytes] = []
         try:
             used = decoder.feed(data, pieces)

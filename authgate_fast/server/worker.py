@@ -91,7 +91,7 @@ class Worker:
     @property
     def port(self) -> int:
         """The port that clients reach, once started."""
-        assert self._server is not None  # noqa: S101
+        assert self._server is not None
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
