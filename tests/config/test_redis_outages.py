@@ -180,6 +180,8 @@ async def test_a_silent_redis_is_noticed_and_followed_again(
 async def test_a_redis_that_is_still_loading_takes_nothing_away(
     redis_server: RedisServer, client: redis.Redis, impatient: None
 ) -> None:
+    if int(client.info("server")["redis_version"].split(".")[0]) < 7:
+        pytest.skip("an older redis-server cannot be made to answer while it loads so little")
     put(client, app={})
     with client.pipeline() as pipe:
         for number in range(1_000):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -34,9 +35,17 @@ def settings(limits: Limits = DEFAULTS) -> TimeoutSettings:
     )
 
 
-def make_snapshot(port: int, limits: Limits = DEFAULTS, *, key_digest: bytes = b"") -> Snapshot:
+def make_snapshot(
+    port: int,
+    limits: Limits = DEFAULTS,
+    *,
+    key_digest: bytes = b"",
+    scheme: str = "http",
+    host: str = "127.0.0.1",
+) -> Snapshot:
     """Two routes on any host, every method: PUBLIC /p/{rest*} and SECURE /s/{rest*}, both to /{rest*}."""
-    service = Service("svc", (Target("http", "127.0.0.1", port, b"", b"Host: 127.0.0.1:%d\r\n" % port),))
+    host_line = f"Host: {host}:{port}\r\n".encode("ascii")
+    service = Service("svc", (Target(scheme, host, port, b"", host_line),))
     items = []
     for name, secure in (("p", False), ("s", True)):
         public, target = parse_public(f"/{name}/{{rest*}}"), parse_target("/{rest*}")
@@ -87,7 +96,7 @@ class Stack:
 
 
 @asynccontextmanager
-async def backend(handler: Handler) -> AsyncIterator[int]:
+async def backend(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
     """Serve every connection with `handler`; yield the port."""
     tasks: set[asyncio.Task[None]] = set()
 
@@ -103,7 +112,7 @@ async def backend(handler: Handler) -> AsyncIterator[int]:
             tasks.discard(task)
             writer.close()
 
-    server = await asyncio.start_server(accepted, "127.0.0.1", 0)
+    server = await asyncio.start_server(accepted, "127.0.0.1", 0, ssl=tls)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
