@@ -196,7 +196,7 @@ def _export(_options: argparse.Namespace, store: RedisStore) -> int:
             wrong.append(f"{redis_key(key)}: {value.message}; it is left out")
         elif isinstance(problems := read_document(key, value), list):
             wrong += [f"{problem}; the document is left out" for problem in problems]
-        elif DocumentKey("gateway", key.gateway, key.gateway) not in good:
+        elif key.kind != "gateway" and DocumentKey("gateway", key.gateway, key.gateway) not in good:
             wrong.append(f"{redis_key(key)}: there is no gateway {key.gateway}; it is left out")
         else:
             good[key] = value

@@ -35,6 +35,7 @@ class Upstream(asyncio.Protocol):
         "context",
         "counted",
         "decoder",
+        "eof",
         "exchange",
         "idle_until_s",
         "interim",
@@ -54,6 +55,7 @@ class Upstream(asyncio.Protocol):
         self.pool = pool
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set before anything else is called
         self.closed = False
+        self.eof = False
         self.counted = False  # by the pool, once it is connected
         self.read_paused = False
         self.write_paused = False
@@ -258,6 +260,8 @@ class Upstream(asyncio.Protocol):
             self.exchange.downstream.resume()
 
     def eof_received(self) -> bool:
+        """The backend ended its stream; over TLS only a close_notify says so, and a cut does not come here."""
+        self.eof = True
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -267,7 +271,7 @@ class Upstream(asyncio.Protocol):
         self.exchange = None
         if exchange is None:
             return
-        if self.phase == _UNTIL_CLOSE and exc is None:
+        if self.phase == _UNTIL_CLOSE and exc is None and self.eof:
             if self.chunk_out:
                 exchange.downstream.write(LAST_CHUNK)
             exchange.finished = True

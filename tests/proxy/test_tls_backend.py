@@ -40,7 +40,7 @@ def server_context(certificate: trustme.LeafCert) -> ssl.SSLContext:
 
 @asynccontextmanager
 async def running_tls(
-    tls: ssl.SSLContext | None, respond: Respond = ok, limits: Limits = DEFAULTS
+    tls: ssl.SSLContext, respond: Respond = ok, limits: Limits = DEFAULTS
 ) -> AsyncIterator[tuple[Stack, Recorder]]:
     recorder = Recorder(respond)
     async with backend(recorder.handle, tls) as port:
@@ -115,7 +115,12 @@ async def test_an_expired_certificate_is_502(authority: trustme.CA) -> None:
 
 
 async def test_a_server_that_does_not_speak_tls_is_502() -> None:
-    async with running_tls(None) as (stack, _):
+    async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+        await reader.read(-1)
+
+    async with backend(plain) as port, gateway(make_snapshot(port, scheme="https", host="localhost")) as stack:
         reader, writer = await stack.connect()
         assert (await exchange(reader, writer, request(b"GET", b"/p/a"))).status == 502
 
