@@ -1,7 +1,7 @@
 """Reads documents out of Redis over a `Link`: which keys there are, and what they hold.
 
 What is there and no usable text comes back as `Unreadable`, what is not there as None. Keys under our
-prefixes that name no document are `MalformedKeys`' business.
+prefixes that name no document are reported by `KeyReader`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ PAGE_KEYS = 250
 """Documents that one MGET reads. Decoding a page holds the loop for about a millisecond."""
 MAX_MALFORMED = 1_000
 """Malformed keys that are reported one by one."""
+MAX_GONE = 10_000
+"""Names of deleted documents that may stay remembered."""
 
 _KEY_FORMS = "authgate:gateway:<gateway>, authgate:service|route|consumer:<gateway>:<name>"
 _REPLICATION_ID = re.compile(rb"master_replid:([0-9a-f]{40})")
@@ -41,12 +43,17 @@ SCAN_PATTERN = _scan_pattern()
 PREFIXES = tuple(prefix.encode() for prefix in KEY_PREFIXES)
 
 
-class MalformedKeys:
-    """The keys under our prefixes that name no document, as they come and go."""
+class KeyReader:
+    """Reads the names of keys, and reports those under our prefixes that name no document while they last.
+
+    Names are remembered: a comparison that made a hundred thousand new objects would make Python's garbage
+    collection look at every object of the process, and hold the loop for as long.
+    """
 
     def __init__(self, configuration: Configuration) -> None:
         self._configuration = configuration
-        self._known: set[bytes] = set()
+        self._names: dict[bytes, DocumentKey] = {}
+        self._malformed: set[bytes] = set()
 
     def parse(
         self, raw_keys: Iterable[bytes], malformed: set[bytes] | None = None
@@ -54,8 +61,9 @@ class MalformedKeys:
         """Return the documents that the keys name; report the malformed ones, and add them to `malformed`."""
         keys: dict[DocumentKey, bytes] = {}
         for raw in raw_keys:
-            key = parse_redis_key(raw.decode("ascii", "replace"))
+            key = self._names.get(raw) or parse_redis_key(raw.decode("ascii", "replace"))
             if key is not None:
+                self._names[raw] = key
                 keys[key] = raw
             elif raw.startswith(PREFIXES):
                 self._report(raw)
@@ -63,24 +71,27 @@ class MalformedKeys:
                     malformed.add(raw)
         return keys
 
-    def forget_all_but(self, present: set[bytes]) -> None:
-        self._forget(self._known - present)
+    def forget_all_but(self, documents: set[DocumentKey], malformed: set[bytes]) -> None:
+        """Forget the keys that are in Redis no more."""
+        if len(self._names) > len(documents) + MAX_GONE:
+            self._names = {raw: key for raw, key in self._names.items() if key in documents}
+        self._forget(self._malformed - malformed)
 
     async def recheck(self, link: Link, raw_keys: Iterable[bytes]) -> None:
         """Forget those of `raw_keys` that are in Redis no more."""
-        known = [raw for raw in raw_keys if raw in self._known]
+        known = [raw for raw in raw_keys if raw in self._malformed]
         if known:
             kinds = await link.call_many([("TYPE", raw) for raw in known])
             self._forget(raw for raw, kind in zip(known, kinds, strict=True) if kind == b"none")
 
     def _report(self, raw: bytes) -> None:
-        if raw not in self._known and len(self._known) < MAX_MALFORMED:
-            self._known.add(raw)
+        if raw not in self._malformed and len(self._malformed) < MAX_MALFORMED:
+            self._malformed.add(raw)
             self._configuration.report_malformed(_text(raw), f"the keys here are {_KEY_FORMS}")
 
     def _forget(self, raw_keys: Iterable[bytes]) -> None:
         for raw in list(raw_keys):
-            self._known.discard(raw)
+            self._malformed.discard(raw)
             self._configuration.forget_malformed(_text(raw))
 
 

@@ -31,7 +31,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from authgate_fast.config.keys import KEY_PREFIXES, DocumentKey
 from authgate_fast.config.redis_link import FAILURES, Link, RedisUrlError, parse_address
-from authgate_fast.config.redis_read import PAGE_KEYS, MalformedKeys, fetch, read_history, scan
+from authgate_fast.config.redis_read import PAGE_KEYS, KeyReader, fetch, read_history, scan
 
 if TYPE_CHECKING:
     from authgate_fast.config.compile import Steps
@@ -93,7 +93,7 @@ class RedisSource:
         self._is_flushed = False
         # Of all connections together.
         self._refused: set[DocumentKey] = set()  # in Redis, and not in force as they stand there
-        self._malformed = MalformedKeys(configuration)
+        self._keys = KeyReader(configuration)
         self._history_read: bytes | None = None
         self._history_of_documents: bytes | None = None
 
@@ -255,11 +255,11 @@ class RedisSource:
         """Read and apply what the listener has named; return the keys."""
         self._wake.clear()
         raw_keys, self._dirty = self._dirty, set()
-        pairs = list(self._malformed.parse(raw_keys).items())
+        pairs = list(self._keys.parse(raw_keys).items())
         changes: dict[DocumentKey, Raw] = {}
         for start in range(0, len(pairs), PAGE_KEYS):
             changes.update(await fetch(reader, dict(pairs[start : start + PAGE_KEYS])))
-        await self._malformed.recheck(reader, raw_keys)
+        await self._keys.recheck(reader, raw_keys)
         await self._apply(changes)
         return set(changes)
 
@@ -280,7 +280,7 @@ class RedisSource:
         has_text = False
         async with aclosing(scan(reader)) as pages:
             async for page in pages:
-                keys = self._malformed.parse(page, malformed)
+                keys = self._keys.parse(page, malformed)
                 new = [(key, raw) for key, raw in keys.items() if key not in seen]
                 seen.update(keys)
                 for start in range(0, len(new), PAGE_KEYS):
@@ -296,7 +296,7 @@ class RedisSource:
                     for key in await self._read_changes(reader):
                         seen.add(key)
                         changes.pop(key, None)
-        self._malformed.forget_all_but(malformed)
+        self._keys.forget_all_but(seen, malformed)
         if not has_text:
             await self._load_saved()
             if not self._is_emptiness_meant(history, was_flushed):
