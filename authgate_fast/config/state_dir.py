@@ -79,7 +79,7 @@ class StateDir:
                 await asyncio.sleep(self._debounce_s)
                 self._changed.clear()
                 pieces = []
-                for piece in _encode(list(documents.items())):
+                for piece in _encode(documents):
                     pieces.append(piece)
                     await asyncio.sleep(0)
                 if await asyncio.to_thread(self._write, pieces):
@@ -89,7 +89,7 @@ class StateDir:
                     await asyncio.sleep(RETRY_S)
         finally:
             if pending or self._changed.is_set():
-                self._write(_encode(list(documents.items())))
+                self._write(_encode(documents))
 
     def _lock(self) -> int:
         try:
@@ -139,17 +139,24 @@ class StateDir:
             os.close(fd)
 
 
-def _encode(documents: list[tuple[DocumentKey, bytes]]) -> Iterator[bytes]:
-    """Yield the file in pieces of a few hundred documents; each text stays exactly what it is in Redis."""
+def _encode(documents: Mapping[DocumentKey, bytes]) -> Iterator[bytes]:
+    """Yield the file in pieces of a few hundred documents; each text stays exactly what it is in Redis.
+
+    The documents may change between two pieces; whoever changes them has them written again.
+    """
     yield b'{"format":%d,"documents":{' % FORMAT
     dumps, separator = orjson.dumps, b"\n"
-    for start in range(0, len(documents), _STEP):
+    keys = list(documents)
+    for start in range(0, len(keys), _STEP):
+        texts = [(key, documents.get(key)) for key in keys[start : start + _STEP]]
         lines = [
             dumps(redis_key(key)) + b":" + dumps(text.decode("utf-8"))
-            for key, text in documents[start : start + _STEP]
+            for key, text in texts
+            if text is not None
         ]
-        yield separator + b",\n".join(lines)
-        separator = b",\n"
+        if lines:
+            yield separator + b",\n".join(lines)
+            separator = b",\n"
     yield b"\n}}\n"
 
 

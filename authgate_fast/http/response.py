@@ -21,7 +21,9 @@ from authgate_fast.http.fields import (
     response_codes,
 )
 
-_LENGTH = re.compile(rb"[0-9]{1,18}")
+# The parser leaves white space behind a value, which is not part of it (RFC 9110 section 5.5).
+_LENGTH = re.compile(rb"[0-9]{1,18}[ \t]*")
+_KEEP_ALIVE_LINE = b"\r\nConnection: keep-alive\r\n"
 _KEEP_ALIVE_TIMEOUT = re.compile(rb"(?:.*[, ])?timeout=([0-9]{1,6})(?:[, ].*)?")
 
 _NOT_NOMINATED = {
@@ -75,6 +77,8 @@ class ResponseHead:
         parser has checked every line, so only the lines that must go are cut out. Where a line is not
         found as the parser gave it, each line is looked at.
         """
+        received = block
+        rewrite = False
         dropped: list[tuple[bytes, bytes]] = []
         nominated: list[bytes] = []
         for name, value in special:
@@ -84,20 +88,22 @@ class ResponseHead:
             if code == DATE:
                 self.has_date = True
             elif code == CONTENT_LENGTH:
-                # RFC 9110 section 5.5: white space behind a value is not part of it. The parser leaves it.
-                length = value.strip(b" \t")
-                if self.content_length != -1 or _LENGTH.fullmatch(length) is None:
+                if self.content_length != -1 or _LENGTH.fullmatch(value) is None:
                     self.error = "a doubled or malformed Content-Length"
                     return
-                self.content_length = int(length)  # plain ASCII digits, checked above
+                self.content_length = int(value)  # plain ASCII digits, checked above
+            elif value == b"keep-alive" and name == b"Connection":
+                size = len(block)
+                block = block.replace(_KEEP_ALIVE_LINE, b"\r\n", 1)
+                rewrite = rewrite or len(block) == size
             elif code:
                 dropped.append((name, value))
                 self._read_hop(code, value, nominated)
         if self.chunked and self.content_length != -1:
             self.error = "Content-Length together with Transfer-Encoding"
             return
-        rewrite = bool(nominated) or (self.status == 204 and self.content_length != -1)
-        received = block
+        if nominated or (self.status == 204 and self.content_length != -1):
+            rewrite = True
         for name, value in dropped:
             size = len(block)
             block = block.replace(b"\r\n%b: %b\r\n" % (name, value), b"\r\n", 1)

@@ -17,7 +17,11 @@ from authgate_fast.http.fields import plain_response_names
 from authgate_fast.http.request import RequestHead
 from authgate_fast.http.response import ResponseHead
 
-_STATUS = {b"%d" % status: status for status in range(100, 1000)}
+# The first 12 bytes of a status line -> (status, minor version). The parser has checked what follows them.
+_STATUS = {
+    b"HTTP/1.%d %d" % (minor, status): (status, minor) for minor in (0, 1) for status in range(100, 1000)
+}
+_SHORTEST_FIELD = 4  # bytes of "a:" and CRLF
 _METHOD_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32} ")
 _OTHER_VERSION = re.compile(rb"HTTP/[0-9](?:\.[0-9])?\r\n")
 
@@ -161,21 +165,14 @@ class ResponseReader:
         return response
 
     def _response(self, data: bytes, end: int, max_fields: int) -> ResponseHead | str:
-        sink = self._sink
-        if data.startswith(b"HTTP/1.1 "):
-            minor = 1
-        elif data.startswith(b"HTTP/1.0 "):
-            minor = 0
-        else:
-            return "a status line that is not HTTP/1.1 or HTTP/1.0"
-        status = _STATUS.get(data[9:12])
-        if status is None:
-            return "a status code below 100"
+        known = _STATUS.get(data[:12])
+        if known is None:
+            return "a status line that is not HTTP/1.1 or HTTP/1.0 with a code from 100 to 999"
         block = data[data.index(b"\r\n") : end - 2]
-        if block.count(b"\n") > max_fields + 1:
+        if len(block) > _SHORTEST_FIELD * max_fields and block.count(b"\n") > max_fields + 1:
             return "too many fields"
-        response = ResponseHead(status, minor)
-        response.read(sink.fields, block)
+        response = ResponseHead(*known)
+        response.read(self._sink.fields, block)
         return response
 
     def _read_alone(self, head: bytes, max_fields: int) -> ResponseHead | str:

@@ -124,6 +124,8 @@ def test_a_host_of_the_greatest_size_is_judged_in_linear_time() -> None:
         (b"http:a", None),
         (b"a:80", None),
         (b"*", None),
+        (b"http", None),
+        (b"http:", None),
         (b"", None),
         (b"://a/", None),
         (b" http://a/", None),

@@ -36,6 +36,13 @@ def is_refused(fields: Fields, minor: int = 1) -> bool:
     return isinstance(head, str) or head.error is not None
 
 
+def judged_alone(fields: Fields, minor: int = 1) -> str | None:
+    """Return what the head itself finds wrong, without the parser that would have refused it already."""
+    head = ResponseHead(200, minor)
+    head.read(fields, wire(fields)[len(b"HTTP/1.1 200 X") : -2])
+    return head.error
+
+
 def lines(head: ResponseHead) -> list[bytes]:
     assert head.block.startswith(b"\r\n")
     assert head.block.endswith(b"\r\n")
@@ -89,11 +96,13 @@ BAD_FRAMING: dict[str, Fields] = {
 @pytest.mark.parametrize("name", BAD_FRAMING)
 def test_framing_in_any_doubt_is_refused(name: str) -> None:
     assert is_refused(BAD_FRAMING[name])
+    assert judged_alone(BAD_FRAMING[name]) is not None
 
 
 @pytest.mark.parametrize("value", [b"chunked", b"gzip", b"identity"])
 def test_a_transfer_coding_on_http_1_0_is_refused(value: bytes) -> None:
     assert is_refused(te(value), minor=0)
+    assert judged_alone(te(value), minor=0) is not None
 
 
 @pytest.mark.parametrize("head_alone", [True, False])
@@ -146,6 +155,28 @@ def test_good_framing_is_read_as_it_says(fields: Fields, length: int, chunked: b
 )
 def test_head_1xx_204_and_304_end_with_their_head(method: bytes, status: int, expected: bool) -> None:
     assert ResponseHead(status, 1).has_no_body(method) is expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "size", "expected"),
+    [
+        ([], 200, 9, True),
+        (cl(b"5"), 200, 5, True),
+        (cl(b"5"), 200, 4, True),
+        (cl(b"5"), 200, 6, False),
+        (cl(b"0"), 200, 1, False),
+        (te(b"chunked"), 200, 5, False),
+        (cl(b"5"), 304, 5, False),
+        ([], 304, 1, False),
+        ([], 204, 1, False),
+        ([], 100, 1, False),
+        ([], 103, 1, False),
+    ],
+)
+def test_bytes_behind_a_head_are_body_only_where_nothing_else_is_possible(
+    fields: Fields, status: int, size: int, expected: bool
+) -> None:
+    assert good(fields, status).expects(size) is expected
 
 
 def test_a_204_does_not_carry_a_length_on() -> None:

@@ -134,7 +134,9 @@ class Recorder:
             if not self.open:
                 self.all_ended.set()
 
-    async def _serve(self, connection: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(
+        self, connection: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         turn = 0
         while True:
             request = await read_request(reader, self.began)
@@ -203,6 +205,18 @@ def reset(writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 
 
+def stop_reading(writer: asyncio.StreamWriter) -> None:
+    """Take nothing from the socket any more, so that its buffers fill."""
+    assert isinstance(writer.transport, asyncio.Transport)
+    writer.transport.pause_reading()
+
+
+def read_on(writer: asyncio.StreamWriter) -> None:
+    """Undo `stop_reading`."""
+    assert isinstance(writer.transport, asyncio.Transport)
+    writer.transport.resume_reading()
+
+
 @asynccontextmanager
 async def running(respond: Respond = ok, limits: Limits = DEFAULTS) -> AsyncIterator[tuple[Stack, Recorder]]:
     """Run a gateway in front of a `Recorder`."""
@@ -243,7 +257,9 @@ async def exchange(
     return await read_answer(reader, method)
 
 
-async def read_answer(reader: asyncio.StreamReader, method: bytes = b"GET", bound_s: float = BOUND_S) -> Answer:
+async def read_answer(
+    reader: asyncio.StreamReader, method: bytes = b"GET", bound_s: float = BOUND_S
+) -> Answer:
     """Read one answer and not a byte more than h11 needs."""
     client = h11.Connection(h11.CLIENT, max_incomplete_event_size=1 << 20)
     client.send(h11.Request(method=method, target=b"/", headers=[(b"Host", b"a")]))

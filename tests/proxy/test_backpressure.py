@@ -13,7 +13,7 @@ import pytest
 
 from authgate_fast.proxy.upstream import Upstream
 from tests.proxy.harness import BOUND_S, Handler, Stack, backend, gateway, make_snapshot
-from tests.proxy.scripted import read_answer, request, until
+from tests.proxy.scripted import read_answer, read_on, request, stop_reading, until
 
 MIB = 1_048_576
 PIECE = b"\xa5" * 65_536
@@ -69,9 +69,9 @@ class Flow:
     async def upload(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         if not self.reads.is_set():
-            writer.transport.pause_reading()
+            stop_reading(writer)
             await self.reads.wait()
-            writer.transport.resume_reading()
+            read_on(writer)
         tail = b""
         while self.received < self.size or (self.chunked and not tail.endswith(b"\r\n0\r\n\r\n")):
             data = await reader.read(262_144)
@@ -107,8 +107,8 @@ async def test_a_client_that_stops_reading_stops_the_backend(chunked: bool) -> N
     async with flowing(flow.download) as stack:
         gc.collect()
         before = rss()
-        reader, writer = await stack.connect()
-        writer.transport.pause_reading()
+        _, writer = await stack.connect()
+        stop_reading(writer)
         writer.write(request(b"GET", b"/p/a"))
         await until(lambda: any(each.write_paused for each in stack.context.connections))
         await stalled(flow, stack)
@@ -159,9 +159,9 @@ async def test_a_large_download_comes_whole_in_bounded_memory(chunked: bool) -> 
             assert held(stack) < HELD_BYTES
             if got > flow.size // 2 and not paused:
                 paused = True
-                writer.transport.pause_reading()
+                stop_reading(writer)
                 await until(lambda: any(each.write_paused for each in stack.context.connections))
-                writer.transport.resume_reading()
+                read_on(writer)
         assert got == flow.size
         assert rss() - before < 64 * MIB
 
@@ -204,14 +204,14 @@ async def test_a_paused_backend_connection_is_as_good_as_new_afterwards() -> Non
     async with backend(handler) as port, gateway(make_snapshot(port)) as stack:
         reader, writer = await stack.connect()
         for _ in range(3):
-            writer.transport.pause_reading()
+            stop_reading(writer)
             writer.write(request(b"GET", b"/p/a"))
             await until(lambda: any(each.write_paused for each in stack.context.connections))
             (connection,) = stack.context.connections
             assert connection.exchange is not None
             assert connection.exchange.upstream is not None
             connections.add(connection.exchange.upstream)
-            writer.transport.resume_reading()
+            read_on(writer)
             await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), BOUND_S)
             await asyncio.wait_for(reader.readexactly(flow.size), BOUND_S)
     assert len(connections) == 1

@@ -34,7 +34,11 @@ METHODS = (b"GET", b"GET")
 def plain(answer: Answer) -> tuple[object, ...]:
     """An answer without what differs from request to request."""
     body = b"" if answer.status >= 400 else answer.body
-    fields = [pair for pair in answer.fields if pair[0] not in _OWN and not (answer.status >= 400 and pair[0] == b"content-length")]
+    fields = [
+        pair
+        for pair in answer.fields
+        if pair[0] not in _OWN and not (answer.status >= 400 and pair[0] == b"content-length")
+    ]
     return answer.status, fields, body, answer.interim, answer.whole
 
 

@@ -15,17 +15,23 @@ from tests.proxy.harness import BOUND_S
 from tests.proxy.scripted import answers, exchange, read_answer, request, running, until
 
 
-class Fault(Exception):
+class FaultError(Exception):
     """No code may know this kind."""
 
 
 def fail(*args: object, **kwargs: object) -> None:
-    raise Fault("on purpose")
+    raise FaultError("on purpose")
 
 
 @pytest.mark.parametrize(
     ("owner", "name"),
-    [(downstream, "plan"), (downstream, "RequestHead"), (Exchange, "start"), (Pool, "take"), (Pool, "connect")],
+    [
+        (downstream, "plan"),
+        (downstream, "RequestHead"),
+        (Exchange, "start"),
+        (Pool, "take"),
+        (Pool, "connect"),
+    ],
     ids=["plan", "head", "start", "take", "connect"],
 )
 async def test_a_fault_before_the_backend_is_reached_is_500(
@@ -41,7 +47,7 @@ async def test_a_fault_before_the_backend_is_reached_is_500(
         assert (answer.status, answer.get(b"connection")) == (500, b"close")
         assert b"internal_error" in answer.body
         assert b"on purpose" not in answer.body
-        assert ("internal_error", "Fault: on purpose") in stack.reports
+        assert ("internal_error", "FaultError: on purpose") in stack.reports
         assert recorder.seen == []
         await until(lambda: not stack.context.connections)
         reader, writer = await stack.connect()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+from collections.abc import Callable, Coroutine
+from typing import TypeVar
 
 import h11
 import pytest
@@ -14,6 +16,8 @@ from hypothesis import strategies as st
 
 from tests.proxy.harness import BOUND_S, Stack
 from tests.proxy.scripted import Recorder, Reply, Seen, answers, ok, request, reset, running, until
+
+Outcome = TypeVar("Outcome")
 
 FUZZ = settings(
     max_examples=150,
@@ -102,7 +106,9 @@ async def send_and_leave(stack: Stack, data: bytes) -> bytes:
 
 @FUZZ
 @given(st.lists(st.sampled_from(SEEDS), min_size=1, max_size=3), mutations)
-def test_what_is_forwarded_is_what_h11_reads_too(seeds: list[bytes], changes: list[tuple[str, float, bytes, int]]) -> None:
+def test_what_is_forwarded_is_what_h11_reads_too(
+    seeds: list[bytes], changes: list[tuple[str, float, bytes, int]]
+) -> None:
     """Stricter than h11 is fine; another reading of the same bytes is a way to smuggle."""
     data = mutate(b"".join(seeds), changes)
 
@@ -127,7 +133,7 @@ def answers_to_methods(raw: bytes, data: bytes) -> None:
         answers(raw, *methods, *[b"GET"] * 5)
 
 
-def run_on_uvloop(main):  # type: ignore[no-untyped-def]
+def run_on_uvloop(main: Callable[[], Coroutine[None, None, Outcome]]) -> Outcome:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(asyncio.wait_for(main(), 3 * BOUND_S))
 
@@ -170,7 +176,9 @@ def test_whatever_a_backend_sends_the_client_gets_HTTP_and_the_next_one_its_own_
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_clients_and_backends_that_come_and_go_at_random_leave_nothing(seed: int, fast_ticks: None) -> None:
+async def test_clients_and_backends_that_come_and_go_at_random_leave_nothing(
+    seed: int, fast_ticks: None
+) -> None:
     random_ = random.Random(seed)
 
     def respond(seen: Seen) -> Reply | bytes:
@@ -179,7 +187,8 @@ async def test_clients_and_backends_that_come_and_go_at_random_leave_nothing(see
             [
                 b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body),
                 b"HTTP/1.1 200 OK\r\n\r\n" + body,
-                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body) + 1, body + b"z"),
+                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n"
+                % (len(body) + 1, body + b"z"),
                 b"HTTP/1.1 103 X\r\n\r\nHTTP/1.1 204 X\r\n\r\n",
                 b"rubbish\r\n\r\n",
             ]

@@ -77,7 +77,10 @@ async def test_an_answer_that_ends_as_framed_leaves_a_reusable_connection(
     ],
 )
 async def test_a_connection_with_any_doubt_is_not_reused(data: bytes) -> None:
-    async with running(lambda seen: Reply(data, "stall") if seen.turn == 1 else b"never") as (stack, recorder):
+    async with running(lambda seen: Reply(data, "stall") if seen.turn == 1 else b"never") as (
+        stack,
+        recorder,
+    ):
         reader, writer = await stack.connect()
         for _ in range(3):
             answer = await exchange(reader, writer, request(b"GET", b"/p/a"))
@@ -174,7 +177,9 @@ def stale(seen: Seen) -> Reply | bytes:
 
 @pytest.mark.parametrize("then", ["close", "reset"])
 @pytest.mark.parametrize("method", [b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS"])
-async def test_an_idempotent_request_on_a_stale_connection_is_sent_once_more(method: bytes, then: str) -> None:
+async def test_an_idempotent_request_on_a_stale_connection_is_sent_once_more(
+    method: bytes, then: str
+) -> None:
     def respond(seen: Seen) -> Reply | bytes:
         return Reply(b"", then) if seen.connection == 1 and seen.turn == 2 else ok(seen)
 

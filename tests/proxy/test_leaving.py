@@ -13,7 +13,18 @@ from authgate_fast.proxy.downstream import Downstream
 from authgate_fast.proxy.exchange import Exchange
 from authgate_fast.proxy.upstream import Upstream
 from tests.proxy.harness import BOUND_S, Stack
-from tests.proxy.scripted import Recorder, Reply, answers, ok, request, reset, running, until, within
+from tests.proxy.scripted import (
+    Recorder,
+    Reply,
+    answers,
+    ok,
+    request,
+    reset,
+    running,
+    stop_reading,
+    until,
+    within,
+)
 
 BIG = 50_000_000
 GONE_S = 3.0
@@ -116,7 +127,7 @@ async def test_while_it_does_not_read_a_response(leave: Leave) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % BIG
     async with running(lambda _: Reply([head, b"x" * BIG], "stall")) as (stack, recorder):
         _, writer = await stack.connect()
-        writer.transport.pause_reading()
+        stop_reading(writer)
         writer.write(request(b"GET", b"/p/a"))
         await until(lambda: any(each.write_paused for each in stack.context.connections))
         leave(writer)
@@ -193,7 +204,7 @@ async def test_nothing_is_left_of_an_exchange_however_it_ended(fast_ticks: None)
                 if path != b"/p/stall":
                     await asyncio.wait_for(reader.read(1), BOUND_S)
                 else:
-                    await until(lambda: recorder.seen and recorder.seen[-1].path == b"/stall")
+                    await until(lambda: bool(recorder.seen) and recorder.seen[-1].path == b"/stall")
                 ending(writer)
                 await nothing_left(stack, recorder)
         kept = sum(counts["idle"] for counts in stack.context.pools.counts().values())

@@ -86,7 +86,9 @@ async def test_a_chunked_body_over_max_body_bytes_is_413_and_its_backend_connect
 
 async def test_a_chunked_body_of_max_body_bytes_passes_whatever_its_chunks() -> None:
     async with running(limits=SMALL) as (stack, recorder):
-        data = request(b"POST", b"/p/a", b"Transfer-Encoding: chunked", body=b"1\r\nx\r\n" * 100 + b"0\r\n\r\n")
+        data = request(
+            b"POST", b"/p/a", b"Transfer-Encoding: chunked", body=b"1\r\nx\r\n" * 100 + b"0\r\n\r\n"
+        )
         reader, writer = await stack.connect()
         writer.write(data)
         assert (await read_answer(reader, b"POST")).status == 200
@@ -97,7 +99,9 @@ async def test_endless_tiny_chunks_are_refused() -> None:
     """Framing that outweighs its data by far is work without a purpose."""
     async with running() as (stack, _):
         reader, writer = await stack.connect()
-        writer.write(request(b"POST", b"/p/a", b"Transfer-Encoding: chunked") + b"1;a=bcdefghijkl\r\nx\r\n" * 20_000)
+        writer.write(
+            request(b"POST", b"/p/a", b"Transfer-Encoding: chunked") + b"1;a=bcdefghijkl\r\nx\r\n" * 20_000
+        )
         assert (await read_answer(reader, b"POST")).status == 400
 
 

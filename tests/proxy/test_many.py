@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 
+import h11
 import pytest
 
 from tests.proxy.harness import BOUND_S, Stack, gateway, make_snapshot
@@ -91,8 +92,7 @@ async def test_numbered_requests_cross_nothing_while_clients_leave_and_backends_
             writer.write(data)
             try:
                 answer = await read_answer(reader)
-            except Exception as error:  # h11 says cut, or the socket says reset
-                assert not isinstance(error, AssertionError | TimeoutError), error
+            except (h11.RemoteProtocolError, ConnectionResetError):
                 outcomes["cut"] += 1
                 reader, writer = await stack.connect()
                 continue

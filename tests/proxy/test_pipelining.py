@@ -14,8 +14,10 @@ from tests.proxy.scripted import (
     answers,
     ok,
     read_answer,
+    read_on,
     request,
     running,
+    stop_reading,
     until,
     within,
 )
@@ -102,7 +104,10 @@ async def test_nothing_behind_a_request_that_closes_is_served() -> None:
 async def test_a_closing_answer_survives_what_is_pipelined_behind_it() -> None:
     """Unread bytes at the close would make the kernel reset the connection and lose the answer."""
     body = b"x" * 3_000_000
-    async with running(lambda _: b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)) as (stack, _):
+    async with running(lambda _: b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)) as (
+        stack,
+        _,
+    ):
         reader, writer = await stack.connect()
         writer.write(request(b"GET", b"/p/a", close=True) + request(b"GET", b"/p/never") * 20_000)
         answer = await read_answer(reader)
@@ -140,7 +145,7 @@ async def test_a_client_that_pipelines_and_does_not_read_is_not_read_either() ->
     one = request(b"GET", b"/nowhere")
     async with running() as (stack, _):
         reader, writer = await stack.connect()
-        writer.transport.pause_reading()
+        stop_reading(writer)
         total = 100_000
         writer.write(one * total)
         await until(lambda: any(each.write_paused for each in stack.context.connections))
@@ -151,7 +156,7 @@ async def test_a_client_that_pipelines_and_does_not_read_is_not_read_either() ->
         assert stack.context.counters.requests == served < total
         assert connection.transport.get_write_buffer_size() < WRITE_HIGH_WATER + 1_000
         assert len(connection.buffer) < 300_000
-        writer.transport.resume_reading()
+        read_on(writer)
         writer.write(request(b"GET", b"/nowhere", close=True))
         raw = await asyncio.wait_for(reader.read(-1), BOUND_S)
         assert raw.count(b"HTTP/1.1 404 Not Found\r\n") == total + 1

@@ -20,7 +20,9 @@ async def one(asking: bytes, data: bytes, then: str = "keep", limits: Limits | N
 
 
 async def test_HEAD_gets_the_fields_and_no_body() -> None:
-    raw = await one(request(b"HEAD", b"/p/a", close=True), b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\nX-A: 1\r\n\r\n")
+    raw = await one(
+        request(b"HEAD", b"/p/a", close=True), b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\nX-A: 1\r\n\r\n"
+    )
     (answer,) = answers(raw, b"HEAD")
     assert (answer.status, answer.get(b"content-length"), answer.get(b"x-a")) == (200, b"12", b"1")
     assert raw.endswith(b"\r\n\r\n")
@@ -37,7 +39,10 @@ async def test_HEAD_of_a_chunked_resource_has_no_body_and_no_length() -> None:
 
 @pytest.mark.parametrize("status", [204, 304])
 async def test_204_and_304_end_with_their_head(status: int) -> None:
-    async with running(lambda s: b"HTTP/1.1 %d X\r\nX-A: 1\r\n\r\n" % status if s.turn % 2 else ok(s)) as (stack, _):
+    async with running(lambda s: b"HTTP/1.1 %d X\r\nX-A: 1\r\n\r\n" % status if s.turn % 2 else ok(s)) as (
+        stack,
+        _,
+    ):
         reader, writer = await stack.connect()
         for _ in range(2):
             assert (await exchange(reader, writer, request(b"GET", b"/p/a"))).status == status
@@ -66,9 +71,10 @@ async def test_100_is_swallowed_and_103_passed_on() -> None:
 async def test_103_reaches_the_client_before_the_answer_is_there() -> None:
     gate = asyncio.Event()
 
-    async with running(
-        lambda _: Reply([b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"], "stall")
-    ) as (stack, _):
+    async with running(lambda _: Reply([b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"], "stall")) as (
+        stack,
+        _,
+    ):
         reader, writer = await stack.connect()
         writer.write(NEW)
         head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), BOUND_S)
@@ -77,14 +83,14 @@ async def test_103_reaches_the_client_before_the_answer_is_there() -> None:
 
 
 async def test_an_HTTP_1_0_client_gets_no_interim_response() -> None:
-    raw = await one(
-        OLD, b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-    )
+    raw = await one(OLD, b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
     assert raw.startswith(b"HTTP/1.1 200 OK\r\n")
 
 
 async def test_101_that_nobody_asked_for_is_502() -> None:
-    raw = await one(NEW, b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nraw", "stall")
+    raw = await one(
+        NEW, b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nraw", "stall"
+    )
     (answer,) = answers(raw, b"GET")
     assert answer.status == 502
     assert b"upstream_protocol_error" in answer.body
@@ -188,7 +194,10 @@ LIES = {
 @pytest.mark.parametrize("then", ["stall", "close"])
 @pytest.mark.parametrize("name", LIES)
 async def test_a_response_head_that_lies_is_502_and_its_connection_ends(name: str, then: str) -> None:
-    async with running(lambda s: Reply(LIES[name], then) if s.path == b"/lie" else ok(s)) as (stack, recorder):
+    async with running(lambda s: Reply(LIES[name], then) if s.path == b"/lie" else ok(s)) as (
+        stack,
+        recorder,
+    ):
         reader, writer = await stack.connect()
         answer = await exchange(reader, writer, request(b"GET", b"/p/lie"))
         assert answer.status == 502
@@ -214,7 +223,9 @@ BAD_CHUNKS = {
 
 @pytest.mark.parametrize("together", [True, False])
 @pytest.mark.parametrize("name", BAD_CHUNKS)
-async def test_a_chunked_response_with_broken_framing_is_cut_and_never_ended(name: str, together: bool) -> None:
+async def test_a_chunked_response_with_broken_framing_is_cut_and_never_ended(
+    name: str, together: bool
+) -> None:
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
     data = [head + BAD_CHUNKS[name]] if together else [head, BAD_CHUNKS[name]]
     async with running(lambda _: Reply(data, "stall")) as (stack, recorder):

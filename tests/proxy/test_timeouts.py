@@ -11,7 +11,19 @@ import pytest
 
 from authgate_fast.limits import Limits
 from tests.proxy.harness import BOUND_S, backend, gateway, make_snapshot
-from tests.proxy.scripted import Recorder, Reply, answers, exchange, ok, read_answer, request, running, until, within
+from tests.proxy.scripted import (
+    Recorder,
+    Reply,
+    answers,
+    exchange,
+    ok,
+    read_answer,
+    request,
+    running,
+    stop_reading,
+    until,
+    within,
+)
 
 pytestmark = pytest.mark.usefixtures("fast_ticks")
 
@@ -176,7 +188,10 @@ async def test_the_time_of_an_upload_does_not_count_for_the_first_byte() -> None
     ],
 )
 async def test_a_response_that_stops_is_cut_at_between_bytes_timeout_s(data: bytes) -> None:
-    async with running(lambda _: Reply(data, "stall"), Limits(between_bytes_timeout_s=SOON)) as (stack, recorder):
+    async with running(lambda _: Reply(data, "stall"), Limits(between_bytes_timeout_s=SOON)) as (
+        stack,
+        recorder,
+    ):
         raw = await stack.talk(request(b"GET", b"/p/a"))
         (answer,) = answers(raw, b"GET")
         assert (answer.status, answer.body, answer.whole) == (200, b"abc", False)
@@ -185,7 +200,7 @@ async def test_a_response_that_stops_is_cut_at_between_bytes_timeout_s(data: byt
 
 async def test_a_backend_that_stops_reading_an_upload_is_504() -> None:
     async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.transport.pause_reading()
+        stop_reading(writer)
         await asyncio.get_running_loop().create_future()
 
     limits = Limits(between_bytes_timeout_s=SOON, body_timeout_s=10 * BOUND_S)
@@ -205,7 +220,7 @@ async def test_a_client_that_stops_reading_is_cut_at_send_timeout_s() -> None:
         recorder,
     ):
         _, writer = await stack.connect()
-        writer.transport.pause_reading()
+        stop_reading(writer)
         writer.write(request(b"GET", b"/p/a"))
         await until(lambda: bool(recorder.seen))
         await until(lambda: not stack.context.connections)

@@ -109,10 +109,12 @@ async def test_a_backend_that_leaves_in_an_upload_is_answered_502() -> None:
     async with running() as (stack, recorder):
         reader, writer = await stack.connect()
 
-        async def leaving(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def leaving(
+            connection: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        ) -> None:
             await reader.readuntil(b"part")
 
-        recorder._serve = lambda n, r, w: leaving(r, w)  # type: ignore[method-assign]
+        recorder._serve = leaving  # type: ignore[method-assign]
         writer.write(request(b"POST", b"/p/a", b"Content-Length: 100") + b"part")
         answer = await read_answer(reader, b"POST")
         assert (answer.status, answer.get(b"connection")) == (502, b"close")
