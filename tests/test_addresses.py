@@ -82,7 +82,7 @@ def test_what_is_no_public_host_is_refused(text: str) -> None:
         ("http://127.0.0.1:1", "http", "127.0.0.1", 1, "", "127.0.0.1:1"),
     ],
 )
-def test_a_target_url_comes_apart(  # noqa: PLR0917  # a row of the table
+def test_a_target_url_comes_apart(  # a row of the table
     text: str, scheme: str, host: str, port: int, base_path: str, authority: str
 ) -> None:
     url = parse_target_url(text)

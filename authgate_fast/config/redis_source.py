@@ -8,7 +8,7 @@ begins again, with a full read. Every `compare_interval_s` a full read, with pau
 
 Emptiness. A full read that finds no document, while some are in force (or saved in the state directory), is
 believed only when it is somebody's word: Redis is still on the replication history (`master_replid`) under
-which the documents were read, or it told of a flush on this very connection and history. Otherwise it has
+which the documents were read, or it told of a flush on the history of the last read. Otherwise it has
 lost its data (a restart without persistence, a replica that followed such a master, the wrong server): the
 last good configuration stays, the log says what to do, and `suspect_empty` is set until documents appear
 again, which then replace all, or until a FLUSHDB says that it is meant. What is deleted one by one is gone.
@@ -87,7 +87,7 @@ class RedisSource:
         self._current_at: float | None = None
         self._apply_lock = asyncio.Lock()
         self._outcome = asyncio.Event()  # the first attempt to follow Redis has succeeded or failed
-        # Of one connection: what it has told and what is not read yet.
+        # What the listener was told and what is not read yet.
         self._wake = asyncio.Event()
         self._dirty: set[bytes] = set()
         self._is_flushed = False
@@ -177,8 +177,6 @@ class RedisSource:
         try:
             await listener.open()
             await reader.open()
-            self._dirty.clear()
-            self._is_flushed = False
             prefixes = [word for prefix in KEY_PREFIXES for word in ("PREFIX", prefix)]
             await listener.call("CLIENT", "TRACKING", "ON", "BCAST", *prefixes)
             await _until_one_ends(

@@ -256,7 +256,10 @@ class Downstream(asyncio.Protocol):
         keep = self._skip_body(head, rest)
         self.write(
             options_response(
-                decision.allow, request_id=decision.request_id, date_line=self.context.date_line, close=not keep
+                decision.allow,
+                request_id=decision.request_id,
+                date_line=self.context.date_line,
+                close=not keep,
             )
         )
         self._after_answer(keep=keep)
@@ -274,7 +277,9 @@ class Downstream(asyncio.Protocol):
         self.exchange = None
         counters = self.context.counters
         counters.refused[reason.value] = counters.refused.get(reason.value, 0) + 1
-        close = exchange.close_after or not exchange.request_done or TABLE[reason].closes or self.context.draining
+        close = (
+            exchange.close_after or not exchange.request_done or TABLE[reason].closes or self.context.draining
+        )
         self.write(
             problem_response(
                 reason,

@@ -128,7 +128,9 @@ class RequestReader:
             return Reason.BAD_REQUEST
         except httptools.HttpParserError:
             self._parser = httptools.HttpRequestParser(sink)
-            return Reason.VERSION_NOT_SUPPORTED if data.startswith(b"PRI * HTTP/2.0\r\n") else Reason.BAD_REQUEST
+            return (
+                Reason.VERSION_NOT_SUPPORTED if data.startswith(b"PRI * HTTP/2.0\r\n") else Reason.BAD_REQUEST
+            )
         return None
 
 

@@ -142,7 +142,9 @@ class Upstream(asyncio.Protocol):
                 break
             self.interim += 1
             if response.status == 101 or self.interim > limits.max_interim_responses:
-                self._fail(exchange, f"a {response.status} response that nobody asked for, or too many of them")
+                self._fail(
+                    exchange, f"a {response.status} response that nobody asked for, or too many of them"
+                )
                 return
             if response.status != 100:
                 exchange.send_interim(response)
@@ -179,7 +181,9 @@ class Upstream(asyncio.Protocol):
             self.chunk_out = exchange.head.minor == 1
             if not self.chunk_out:
                 exchange.close_after = exchange.ends_with_connection = True
-            head = exchange.response_head(response, b"Transfer-Encoding: chunked\r\n" if self.chunk_out else b"")
+            head = exchange.response_head(
+                response, b"Transfer-Encoding: chunked\r\n" if self.chunk_out else b""
+            )
             if response.chunked:
                 self.phase = _CHUNKED
                 self.decoder = ChunkedDecoder()
@@ -281,5 +285,7 @@ class Upstream(asyncio.Protocol):
         if exc is not None and not isinstance(exc, OSError):  # a bug of ours: the loop ends what raised it
             exchange.refuse(Reason.INTERNAL_ERROR, f"{type(exc).__name__}: {exc}")
             return
-        what = f"the backend closed the connection ({exc})" if exc else "the backend closed the connection early"
+        what = (
+            f"the backend closed the connection ({exc})" if exc else "the backend closed the connection early"
+        )
         exchange.upstream_lost(what, begun=self.phase != _HEAD or bool(self.buffer) or self.interim > 0)

@@ -161,7 +161,7 @@ def _problems(kind: str, raw: bytes) -> list[Problem]:
 
 
 @pytest.mark.parametrize(("kind", "changes", "field", "found", "message", "hint"), BAD)
-def test_each_mistake_is_named_with_what_is_found_and_what_is_allowed(  # noqa: PLR0917  # a row of the table
+def test_each_mistake_is_named_with_what_is_found_and_what_is_allowed(  # a row of the table
     kind: str, changes: dict[str, Any], field: str, found: str, message: str, hint: str
 ) -> None:
     (problem,) = _problems(kind, _with(kind, changes))

@@ -177,6 +177,16 @@ async def test_a_silent_redis_is_noticed_and_followed_again(
         assert (it.source.sync_lag_s or 9) < 3
 
 
+async def test_a_quiet_redis_is_not_taken_for_a_dead_one(
+    redis_server: RedisServer, client: redis.Redis, impatient: None
+) -> None:
+    put(client)
+    async with following(redis_server):
+        connections = client.info("stats")["total_connections_received"]
+        await eventually(lambda: client.info("commandstats").get("cmdstat_ping", {"calls": 0})["calls"] > 15)
+        assert client.info("stats")["total_connections_received"] == connections
+
+
 async def test_a_redis_that_is_still_loading_takes_nothing_away(
     redis_server: RedisServer, client: redis.Redis, impatient: None
 ) -> None:

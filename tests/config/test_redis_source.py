@@ -160,6 +160,10 @@ async def test_the_comparison_finds_a_missed_change(
         client.delete("authgate:route:shop:item")
         await eventually(lambda: DocumentKey("route", "shop", "item") not in it.configuration.documents, 3)
         assert not it.configuration.refused
+        client.set("authgate:route:shop:never-good", "[]")
+        await eventually(lambda: it.configuration.refused, 3)
+        client.delete("authgate:route:shop:never-good")
+        await eventually(lambda: not it.configuration.refused, 3)
 
 
 async def test_a_change_does_not_wait_for_a_comparison_to_end(

@@ -8,6 +8,7 @@ import struct
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import cast
 
 import h11
 
@@ -207,14 +208,12 @@ def reset(writer: asyncio.StreamWriter) -> None:
 
 def stop_reading(writer: asyncio.StreamWriter) -> None:
     """Take nothing from the socket any more, so that its buffers fill."""
-    assert isinstance(writer.transport, asyncio.Transport)
-    writer.transport.pause_reading()
+    cast("asyncio.Transport", writer.transport).pause_reading()
 
 
 def read_on(writer: asyncio.StreamWriter) -> None:
     """Undo `stop_reading`."""
-    assert isinstance(writer.transport, asyncio.Transport)
-    writer.transport.resume_reading()
+    cast("asyncio.Transport", writer.transport).resume_reading()
 
 
 @asynccontextmanager
