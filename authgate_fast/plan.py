@@ -26,7 +26,8 @@ SERVER_ALLOW = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 PATH_MEMO_SIZE = 1_024
 """Matched paths remembered per gateway and snapshot: a hot path costs one dict look-up."""
 PATH_MEMO_BYTES = 256
-"""Longer paths are not remembered, so that a memo stays below half a megabyte."""
+PATH_MEMO_SEGMENTS = 16
+"""Longer and deeper paths are not remembered, so that a memo stays below two megabytes."""
 
 
 class Client:
@@ -230,7 +231,7 @@ def _route(
 
 def _remember(memo: dict[bytes, tuple[Leaf, list[bytes]]], path: bytes, leaf: Leaf, raw: list[bytes]) -> None:
     """Keep the leaf of a path that matched; a memo that is full starts again."""
-    if len(path) <= PATH_MEMO_BYTES:
+    if len(path) <= PATH_MEMO_BYTES and len(raw) <= PATH_MEMO_SEGMENTS:
         if len(memo) >= PATH_MEMO_SIZE:
             memo.clear()
         memo[path] = (leaf, raw)

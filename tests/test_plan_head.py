@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from authgate_fast.plan import Client, Forward, Refusal
+from authgate_fast.plan import PATH_MEMO_SIZE, Client, Forward, Refusal
 from tests.http.second_opinion import read_request_head, values
 from tests.http.test_fields import CLAIMS, FORWARDED_SPELT_ODDLY, HOP_BY_HOP, IDENTITY, spellings
 from tests.plan_world import FRESH, PEER, SHOP, Fields, ask, forward, make_snapshot, with_star
@@ -70,6 +70,22 @@ def test_the_same_path_gives_the_same_head_again_from_memory() -> None:
         first = forward(b"GET", target, snapshot=snapshot)
         assert forward(b"GET", target, snapshot=snapshot).head == first.head
         assert forward(b"GET", target).head == first.head
+
+
+def test_the_memory_of_paths_is_used_and_bounded() -> None:
+    snapshot = make_snapshot()
+    memo = snapshot.gateways["shop"].path_memo
+    forward(b"GET", b"/any/a?q", snapshot=snapshot)
+    assert list(memo) == [b"/any/a"]
+    forward(b"GET", b"/any/" + b"a" * 300, snapshot=snapshot)
+    forward(b"GET", b"/any" + b"/a" * 30, snapshot=snapshot)
+    assert list(memo) == [b"/any/a"], "long and deep paths are not kept"
+    for number in range(PATH_MEMO_SIZE + 10):
+        forward(b"GET", b"/any/%d" % number, snapshot=snapshot)
+        assert len(memo) <= PATH_MEMO_SIZE
+    ask(b"GET", b"/nowhere", snapshot=snapshot)
+    ask(b"GET", b"/any/../x", snapshot=snapshot)
+    assert not {b"/nowhere", b"/any/../x"} & set(memo), "only what matched is kept"
 
 
 # --- Host -----------------------------------------------------------------------------------------------
@@ -250,6 +266,18 @@ def test_trust_belongs_to_one_gateway_and_one_peer() -> None:
     assert forwarded(partner) == (b"192.0.2.7", b"http", b"partner.localhost")
     stranger = forward(b"GET", b"/", BEHIND, snapshot=snapshot, client=Client("192.0.2.8"))
     assert forwarded(stranger) == (b"192.0.2.8", b"http", SHOP)
+
+
+def test_a_peer_without_an_ip_address_is_never_trusted() -> None:
+    snapshot = make_snapshot(trusted="0.0.0.0/0")
+    found = forward(b"GET", b"/", BEHIND, snapshot=snapshot, client=Client("somewhere"))
+    assert forwarded(found) == (b"somewhere", b"http", SHOP)
+
+
+def test_behind_a_trusted_proxy_without_any_host_none_is_told() -> None:
+    star = with_star(make_snapshot(trusted="192.0.2.7/32"))
+    found = forward(b"GET", b"/", BEHIND[:1], host=None, minor=0, snapshot=star)
+    assert forwarded(found) == (b"203.0.113.9, 192.0.2.7", b"http", b"")
 
 
 def test_the_scheme_of_the_connection_is_what_is_told() -> None:

@@ -15,7 +15,7 @@ again, which then replace all, or until a FLUSHDB says that it is meant. What is
 
 Promises: `run` returns only by cancellation, and lets a change that it has begun to apply come to its end
 first. Every wait is bounded. The loop is never held longer than one page or one step takes. The password is
-in no message. The Redis user needs +hello +ping +scan +mget +type +info +client, and %R~authgate:*.
+in no message. The Redis user needs +hello +ping +scan +mget +type +info +client, and ~authgate:*.
 """
 
 from __future__ import annotations
@@ -217,6 +217,9 @@ class RedisSource:
         self.connected = True
         if self.last_error is not None:
             log.warning("following Redis at %s again", self.address.shown)
+        elif not self._outcome.is_set():
+            documents = len(self._configuration.documents)
+            log.info("following Redis at %s: %d documents", self.address.shown, documents)
         self.last_error = None
         self._outcome.set()
         loop = asyncio.get_running_loop()

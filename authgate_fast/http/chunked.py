@@ -22,7 +22,9 @@ MAX_LINE_BYTES = 1_024
 MAX_TRAILER_BYTES = 8_192
 """All trailer fields of a message together."""
 MAX_OVERHEAD_BYTES = 65_536
-"""Framing bytes a sender may spend beyond one for each body byte: stops floods of tiny chunks."""
+"""Framing bytes a client may spend beyond one for each body byte: stops floods of tiny chunks."""
+MAX_RESPONSE_OVERHEAD_BYTES = 16_777_216
+"""The same for a backend, which may well flush word by word."""
 
 _SIZE, _DATA, _DATA_END, _TRAILER, _DONE = range(5)
 
@@ -42,9 +44,10 @@ LAST_CHUNK = b"0\r\n\r\n"
 class ChunkedDecoder:
     """Decodes one message body; `feed` it until `done`."""
 
-    __slots__ = ("_left", "_line", "_overhead", "_state", "_trailer_bytes", "done")
+    __slots__ = ("_left", "_line", "_max_overhead_bytes", "_overhead", "_state", "_trailer_bytes", "done")
 
-    def __init__(self) -> None:
+    def __init__(self, max_overhead_bytes: int = MAX_OVERHEAD_BYTES) -> None:
+        self._max_overhead_bytes = max_overhead_bytes
         self.done = False
         self._state = _SIZE
         self._left = 0
@@ -114,7 +117,7 @@ class ChunkedDecoder:
             self._overhead += len(line) + 4 - self._left
             if self._overhead < 0:
                 self._overhead = 0
-            elif self._overhead > MAX_OVERHEAD_BYTES:
+            elif self._overhead > self._max_overhead_bytes:
                 raise FramingError("too much framing for too little data")
         elif state == _DATA_END:
             if line:

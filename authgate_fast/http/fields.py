@@ -26,7 +26,7 @@ KEEP_ALIVE = 13
 MEMO_LIMIT = 4_096
 """Spellings remembered at most; a client that invents names only costs itself the slow path."""
 MEMO_NAME_BYTES = 64
-"""Longer names are not remembered, so that the memo of invented names stays below half a megabyte."""
+"""Longer names are not remembered, so that a memo full of invented names stays below a megabyte."""
 
 _FOLD = bytes.maketrans(b"_.ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"--abcdefghijklmnopqrstuvwxyz")
 _LOWER = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"abcdefghijklmnopqrstuvwxyz")
@@ -47,7 +47,15 @@ _HOP_BY_HOP = frozenset(
 
 # Who is calling is for the gateway to say (DESIGN section 5).
 _IDENTITY = frozenset(
-    {b"x-gateway-id", b"x-credential-id", b"x-client-id", b"x-tenant-id", b"x-anonymous-consumer"}
+    {
+        b"x-gateway-id",
+        b"x-credential-id",
+        b"x-client-id",
+        b"x-tenant-id",
+        b"x-anonymous-consumer",
+        b"x-remote-user",
+        b"remote-user",
+    }
 )
 _IDENTITY_PREFIXES = (b"x-consumer-", b"x-user-", b"x-authenticated-")
 
@@ -57,7 +65,11 @@ _CLAIMS = frozenset(
     {
         b"forwarded",
         b"x-real-ip",
-        b"x-original-url",
+        b"x-client-ip",
+        b"x-cluster-client-ip",
+        b"true-client-ip",
+        b"x-envoy-original-path",
+        b"x-host",
         b"x-rewrite-url",
         b"x-http-method",
         b"x-http-method-override",
@@ -65,7 +77,7 @@ _CLAIMS = frozenset(
         b"proxy",
     }
 )
-_CLAIM_PREFIXES = (b"x-forwarded-",)
+_CLAIM_PREFIXES = (b"x-forwarded-", b"x-original-")
 
 _REQUEST = {
     b"host": HOST,

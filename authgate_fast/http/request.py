@@ -43,6 +43,7 @@ IDEMPOTENT = frozenset(
 )
 
 _NO_NAMES: frozenset[bytes] = frozenset()
+_OWN_OPTIONS = frozenset((b"close", b"keep-alive", b"upgrade", b"te"))
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _HOST = re.compile(
@@ -160,11 +161,10 @@ class RequestHead:
     def _read_connection(self, value: bytes) -> None:
         if value == b"keep-alive":
             return
-        for option in connection_options(value):
-            if option == b"close":
-                self.close = True
-            elif option not in (b"keep-alive", b"upgrade", b"te") and option not in PROTECTED:
-                self.nominated |= {option}
+        options = frozenset(connection_options(value))
+        if b"close" in options:
+            self.close = True
+        self.nominated |= options - _OWN_OPTIONS - PROTECTED
 
 
 def normalise_host(value: bytes) -> bytes | None:

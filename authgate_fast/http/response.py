@@ -80,7 +80,7 @@ class ResponseHead:
         received = block
         rewrite = False
         dropped: list[tuple[bytes, bytes]] = []
-        nominated: list[bytes] = []
+        nominated: set[bytes] = set()
         for name, value in special:
             code = response_codes(name)
             if code is None:
@@ -102,7 +102,7 @@ class ResponseHead:
         if self.chunked and self.content_length != -1:
             self.error = "Content-Length together with Transfer-Encoding"
             return
-        if nominated or (self.status == 204 and self.content_length != -1):
+        if nominated or (self._may_not_have_length() and self.content_length != -1):
             rewrite = True
         for name, value in dropped:
             size = len(block)
@@ -110,7 +110,7 @@ class ResponseHead:
             rewrite = rewrite or len(block) == size
         self.block = self._rewritten(received, nominated) if rewrite else block
 
-    def _read_hop(self, code: int, value: bytes, nominated: list[bytes]) -> None:
+    def _read_hop(self, code: int, value: bytes, nominated: set[bytes]) -> None:
         if code == CONNECTION:
             if value == b"keep-alive":
                 return
@@ -118,7 +118,7 @@ class ResponseHead:
                 if option == b"close":
                     self.close = True
                 elif option != b"keep-alive" and option not in _NOT_NOMINATED:
-                    nominated.append(option)
+                    nominated.add(option)
         elif code == TRANSFER_ENCODING:
             if self.chunked or self.minor == 0 or lower(value.strip(b" \t")) != b"chunked":
                 self.error = "a Transfer-Encoding other than one 'chunked' on HTTP/1.1"
@@ -128,15 +128,19 @@ class ResponseHead:
             if match is not None:
                 self.keep_alive_s = int(match.group(1))  # 1 to 6 ASCII digits
 
-    def _rewritten(self, block: bytes, nominated: list[bytes]) -> bytes:
+    def _rewritten(self, block: bytes, nominated: set[bytes]) -> bytes:
         lines = [b""]
         for line in block[2:-2].split(b"\r\n"):
             name = line.partition(b":")[0]
             code = classify_response(name)
-            stays = code in (END_TO_END, DATE) or (code == CONTENT_LENGTH and self.status != 204)
+            stays = code in (END_TO_END, DATE) or (code == CONTENT_LENGTH and not self._may_not_have_length())
             if stays and lower(name) not in nominated:
                 lines.append(line)
         return b"\r\n".join([*lines, b""])
+
+    def _may_not_have_length(self) -> bool:
+        """RFC 9110 section 8.6: no Content-Length in a 1xx or 204, or a client may wait for a body."""
+        return self.status == 204 or self.status < 200
 
     def has_no_body(self, method: bytes) -> bool:
         """RFC 9112 section 6.3, rule 1: these end with their head, whatever their fields say."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import select
 import struct
 from socket import SO_LINGER, SOL_SOCKET
 from typing import TYPE_CHECKING
@@ -26,6 +27,8 @@ _IDLE, _HEAD, _BUSY, _LINGER, _CLOSED = range(5)
 
 WRITE_HIGH_WATER = 131_072
 """Bytes that may wait for a slow client before its backend is paused."""
+MAX_SERVED_AT_ONCE = 32
+"""Pipelined requests that the gateway answers by itself before it turns to other connections."""
 CLIENT_GONE_AFTER_S = 1.0
 """How long a client that half-closed may still wait for its answer before it counts as gone."""
 
@@ -95,7 +98,7 @@ class Downstream(asyncio.Protocol):
         if phase == _IDLE:
             self._consume(data)
         elif phase == _HEAD:
-            self._consume(self.buffer + data)
+            self._consume(self.buffer + data, len(self.buffer))
         elif phase == _BUSY:
             exchange = self.exchange
             if exchange is not None and not exchange.request_done:
@@ -124,10 +127,15 @@ class Downstream(asyncio.Protocol):
 
     # --- requests -------------------------------------------------------------------------------------
 
-    def _consume(self, data: bytes) -> None:
-        """Serve the requests in `data` as far as they can be served now."""
+    def _consume(self, data: bytes, looked_at: int = 0) -> None:
+        """Serve the requests in `data` as far as they can be served now.
+
+        The first `looked_at` bytes are a head's beginning that was good so far: looking again at each byte
+        that comes would let a head that drips cost time in the square of its length.
+        """
         self.consuming = True
         self.buffer = b""
+        served = 0
         while True:
             if self.write_paused:
                 self.buffer = data
@@ -136,10 +144,11 @@ class Downstream(asyncio.Protocol):
             if data[:2] == b"\r\n":
                 # RFC 9112 section 2.2. All of them: how many one read holds must make no difference.
                 data = data[_EMPTY_LINES.match(data).end() :]  # type: ignore[union-attr]  # matches anything
+                looked_at = 0
             end = data.find(b"\r\n\r\n") + 4
             if end == 3:
                 if data:
-                    self._await_head(data)
+                    self._await_head(data, looked_at)
                 break
             if end > self.context.limits.max_head_bytes:
                 self._refuse(Refusal(self._what_is_too_large(data), self._next_id()), None, b"")
@@ -147,9 +156,16 @@ class Downstream(asyncio.Protocol):
             rest = data[end:]
             self._begin(data[:end] if rest else data, rest)
             data = self.buffer
+            served += 1
             if self.phase != _IDLE or not data:
                 break
+            if served == MAX_SERVED_AT_ONCE:
+                self.pause()
+                self.context.loop.call_soon(self._go_on)
+                self.consuming = False
+                return
             self.buffer = b""
+            looked_at = 0
         self.consuming = False
         if self.phase <= _HEAD and not self.write_paused:
             if self.eof:
@@ -157,11 +173,16 @@ class Downstream(asyncio.Protocol):
             elif self.read_paused:
                 self.resume()
 
-    def _await_head(self, data: bytes) -> None:
+    def _go_on(self) -> None:
+        """Serve what a client pipelined, after the others have had their turn."""
+        if self.phase <= _HEAD and self.buffer and not self.consuming and not self.write_paused:
+            self._consume(self.buffer)
+
+    def _await_head(self, data: bytes, looked_at: int) -> None:
         """Keep an unfinished head, unless it can no longer become a good one."""
         limits = self.context.limits
         reason = None
-        if _BARE_LINE_END.search(data):
+        if _BARE_LINE_END.search(data, max(looked_at - 1, 0)):
             reason = Reason.BAD_REQUEST
         elif len(data) > limits.max_head_bytes or (
             len(data) > limits.max_target_bytes + _REQUEST_LINE_EXTRA and b"\n" not in data
@@ -422,7 +443,9 @@ class Downstream(asyncio.Protocol):
             if age_s > context.limits.head_timeout_s:
                 self._refuse(Refusal(Reason.REQUEST_TIMEOUT, self._next_id()), None, b"")
         elif phase == _BUSY and self.exchange is not None:
-            if self.eof and self._seems_gone(self.exchange, now_s):
+            if (self.eof and self._seems_gone(self.exchange, now_s)) or (
+                self.read_paused and self._is_reset()
+            ):
                 self._give_up()
             else:
                 self.exchange.check_time(now_s)
@@ -439,6 +462,12 @@ class Downstream(asyncio.Protocol):
         upstream = exchange.upstream
         active_s = self.since_s if upstream is None else max(self.since_s, upstream.since_s)
         return not self.write_paused and now_s - active_s > CLIENT_GONE_AFTER_S
+
+    def _is_reset(self) -> bool:
+        """Ask the kernel for a reset: nobody tells us of one while reading is paused."""
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket").fileno(), 0)
+        return bool(poll.poll(0))
 
     def _is_stuck(self, now_s: float) -> bool:
         unsent = self.transport.get_write_buffer_size()

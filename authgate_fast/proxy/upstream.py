@@ -11,7 +11,13 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from authgate_fast.errors import Reason
-from authgate_fast.http.chunked import LAST_CHUNK, ChunkedDecoder, FramingError, encode_chunk
+from authgate_fast.http.chunked import (
+    LAST_CHUNK,
+    MAX_RESPONSE_OVERHEAD_BYTES,
+    ChunkedDecoder,
+    FramingError,
+    encode_chunk,
+)
 from authgate_fast.http.response import ResponseHead
 
 if TYPE_CHECKING:
@@ -160,7 +166,8 @@ class Upstream(asyncio.Protocol):
         size = len(data)
         length = response.content_length
         if response.has_no_body(exchange.method):
-            if size > end:
+            # A body that was announced may still come, wrongly: it must not become the next answer.
+            if size > end or length > 0 or response.chunked:
                 self.must_close = True
             exchange.downstream.write(exchange.response_head(response, b""))
             self._complete(exchange)
@@ -186,7 +193,7 @@ class Upstream(asyncio.Protocol):
             )
             if response.chunked:
                 self.phase = _CHUNKED
-                self.decoder = ChunkedDecoder()
+                self.decoder = ChunkedDecoder(MAX_RESPONSE_OVERHEAD_BYTES)
                 self._read_chunks(data[end:], exchange, head)
                 return
             self.phase = _UNTIL_CLOSE

@@ -271,6 +271,21 @@ async def test_the_password_is_used_and_never_told(caplog: pytest.LogCaptureFixt
     assert "s3cret" not in told
 
 
+async def test_a_user_with_the_rights_that_the_law_names_is_enough(
+    redis_server: RedisServer, client: redis.Redis
+) -> None:
+    put(client, app={})
+    rights = ["~authgate:*", "+hello", "+ping", "+scan", "+mget", "+type", "+info", "+client"]
+    client.execute_command("ACL", "SETUSER", "gate", "on", ">pw", *rights)
+    redis_server.url = redis_server.url.replace("unix://", "unix://gate:pw@")
+    async with following(redis_server) as it:
+        client.set("authgate:consumer:shop:late", consumer("late"))
+        await eventually(lambda: it.accepts("late"))
+        client.delete("authgate:consumer:shop:late")
+        await eventually(lambda: not it.accepts("late"))
+        assert it.source._history_of_documents is not None
+
+
 def test_a_url_that_cannot_be_used_is_refused_at_once() -> None:
     with pytest.raises(RedisUrlError, match="redis://HOST:PORT"):
         RedisSource("http://127.0.0.1", Configuration())

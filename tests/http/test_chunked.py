@@ -10,6 +10,7 @@ from authgate_fast.http.chunked import (
     LAST_CHUNK,
     MAX_LINE_BYTES,
     MAX_OVERHEAD_BYTES,
+    MAX_RESPONSE_OVERHEAD_BYTES,
     MAX_TRAILER_BYTES,
     ChunkedDecoder,
     FramingError,
@@ -184,6 +185,18 @@ def test_a_flood_of_tiny_chunks_is_refused() -> None:
     most = MAX_OVERHEAD_BYTES // 4
     assert decode(tiny * most)[0] == b"x" * most
     assert outcome(tiny * (most + 1)) is None
+
+
+def test_a_backend_may_spend_more_on_framing_but_not_without_end() -> None:
+    tiny = b"1\r\nx\r\n"
+    most = MAX_RESPONSE_OVERHEAD_BYTES // 4
+    decoder = ChunkedDecoder(MAX_RESPONSE_OVERHEAD_BYTES)
+    decoder.feed(tiny * (MAX_OVERHEAD_BYTES // 4 + 1), [])
+    assert most > 1_000_000, "an hour of an answer that is flushed word by word"
+    small = ChunkedDecoder(40)
+    small.feed(tiny * 10, [])
+    with pytest.raises(FramingError):
+        small.feed(tiny, [])
 
 
 def test_extensions_count_as_overhead() -> None:

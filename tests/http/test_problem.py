@@ -99,6 +99,11 @@ def test_there_is_a_status_line_for_every_code_a_backend_can_send() -> None:
         assert line.count(b"\r") == line.count(b"\n") == 1
 
 
+@pytest.mark.parametrize(("status", "phrase"), [(200, b"OK"), (404, b"Not Found"), (599, b""), (999, b"")])
+def test_a_status_line_has_the_registered_phrase_or_none(status: int, phrase: bytes) -> None:
+    assert STATUS_LINES[status] == b"HTTP/1.1 %d %b\r\n" % (status, phrase)
+
+
 def test_continue_is_an_interim_response() -> None:
     connection = h11.Connection(h11.CLIENT)
     connection.send(

@@ -354,3 +354,14 @@ def test_forwarding_fields_of_one_name_join_in_order() -> None:
     assert head.forwarded is not None
     assert list(head.forwarded.values()) == [b"1.1.1.1, 2.2.2.2, 3.3.3.3"]
     assert head.lines == []
+
+
+def test_a_connection_field_of_many_options_costs_time_in_proportion_to_its_length() -> None:
+    """Counted, not timed: each option is looked at once, and nothing is copied per option."""
+    options = b",".join(b"a%d" % n for n in range(7_000))
+    head = RequestHead(
+        b"GET", b"/", 1, [(b"Host", b"a"), (b"Connection", options), (b"A5", b"x"), (b"B", b"y")]
+    )
+    assert head.read({}, frozenset()) is None
+    assert head.lines == [b"B: y\r\n"]
+    assert len(head.nominated) == 7_000

@@ -179,9 +179,10 @@ def test_bytes_behind_a_head_are_body_only_where_nothing_else_is_possible(
     assert good(fields, status).expects(size) is expected
 
 
-def test_a_204_does_not_carry_a_length_on() -> None:
-    # RFC 9110 section 8.6: a server must not send Content-Length with 204.
-    head = good([(b"A", b"1"), *cl(b"5"), (b"B", b"2")], 204)
+@pytest.mark.parametrize("status", [204, 103, 199])
+def test_a_204_or_an_interim_response_does_not_carry_a_length_on(status: int) -> None:
+    # RFC 9110 section 8.6: a server must not send Content-Length with these.
+    head = good([(b"A", b"1"), *cl(b"5"), (b"B", b"2")], status)
     assert lines(head) == [b"A: 1", b"B: 2"]
 
 

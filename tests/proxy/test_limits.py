@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from authgate_fast.limits import Limits
+from authgate_fast.proxy import downstream
 from tests.proxy.harness import BOUND_S, Stack
 from tests.proxy.scripted import Answer, answers, read_answer, request, running, until, within
 
@@ -34,6 +35,37 @@ async def test_max_head_bytes(size: int, status: int, step: int) -> None:
         parts = [data[at : at + step] for at in range(0, len(data), step)]
         assert await status_of(stack, *parts) == status
         assert len(recorder.seen) == (status == 200)
+
+
+async def test_a_head_that_drips_is_looked_at_once_and_not_from_its_start_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked_at = 0
+    pattern = downstream._BARE_LINE_END
+
+    class Counting:
+        def search(self, data: bytes, start: int = 0) -> object:
+            nonlocal looked_at
+            looked_at += len(data) - start
+            return pattern.search(data, start)
+
+    monkeypatch.setattr(downstream, "_BARE_LINE_END", Counting())
+    data = head_of(1_500)
+    async with running(limits=SMALL) as (stack, _):
+        assert await status_of(stack, *[data[at : at + 1] for at in range(len(data))]) == 200
+    assert looked_at < 4 * len(data)
+
+
+@pytest.mark.parametrize("bad", [b"A: b\n", b"A: b\rc", b"A: b\r\n\n"])
+async def test_a_bare_line_end_is_400_at_once_wherever_a_drip_puts_it(bad: bytes) -> None:
+    async with running() as (stack, _):
+        reader, writer = await stack.connect()
+        for byte in b"GET /p/a HTTP/1.1\r\n" + bad:
+            writer.write(bytes([byte]))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        (answer,) = answers(await asyncio.wait_for(reader.read(-1), 1.0), b"GET")
+        assert answer.status == 400
 
 
 async def test_a_head_without_end_is_431_as_soon_as_it_is_too_large() -> None:

@@ -122,9 +122,9 @@ async def test_a_deep_pipeline_is_answered_whole_in_bounded_memory(
     held = 0
     consume = Downstream._consume
 
-    def watched(self: Downstream, data: bytes) -> None:
+    def watched(self: Downstream, data: bytes, looked_at: int = 0) -> None:
         nonlocal held
-        consume(self, data)
+        consume(self, data, looked_at)
         held = max(held, len(self.buffer) + self.transport.get_write_buffer_size())
 
     monkeypatch.setattr(Downstream, "_consume", watched)

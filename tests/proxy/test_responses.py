@@ -68,6 +68,13 @@ async def test_100_is_swallowed_and_103_passed_on() -> None:
     assert answer.body == b"ok"
 
 
+async def test_interim_responses_carry_no_framing() -> None:
+    """RFC 9110 section 8.6: a client might read the answer behind it as a body."""
+    interim = b"HTTP/1.1 103 X\r\nContent-Length: 30\r\nLink: </a>\r\nConnection: close\r\n\r\n"
+    raw = await one(NEW, interim + b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+    assert raw.startswith(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\n")
+
+
 async def test_103_reaches_the_client_before_the_answer_is_there() -> None:
     gate = asyncio.Event()
 
