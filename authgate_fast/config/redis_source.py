@@ -308,9 +308,9 @@ class RedisSource:
         missed = changes.keys() - self._refused
         if missed and self.connected and not was_flushed and not self.suspect_empty:
             log.info("the comparison with Redis found %d missed changes", len(missed))
-        self.suspect_empty = False
-        self._history_read = self._history_of_documents = history
         await self._apply(changes, is_all=True)
+        self._history_read = self._history_of_documents = history
+        self.suspect_empty = False
         return True
 
     def _is_emptiness_meant(self, history: bytes | None, was_flushed: bool) -> bool:

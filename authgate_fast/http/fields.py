@@ -53,6 +53,8 @@ _IDENTITY = frozenset(
         b"x-client-id",
         b"x-tenant-id",
         b"x-anonymous-consumer",
+        b"x-consumer",
+        b"x-user",
         b"x-remote-user",
         b"remote-user",
     }

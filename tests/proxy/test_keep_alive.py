@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from authgate_fast.limits import Limits
-from tests.proxy.harness import Stack, backend, gateway, make_snapshot
+from tests.proxy.harness import Stack, backend, gateway, make_snapshot, read_head
 from tests.proxy.scripted import (
     Recorder,
     Reply,
@@ -46,7 +46,8 @@ async def test_a_connection_on_which_an_announced_body_may_still_come_is_not_reu
     async with running(lambda _: b"HTTP/1.1 %b\r\nContent-Length: 41\r\n\r\n" % status) as (stack, recorder):
         reader, writer = await stack.connect()
         for _ in range(2):
-            await exchange(reader, writer, request(method, b"/p/a"))
+            writer.write(request(method, b"/p/a"))
+            assert status in await read_head(reader)
         writer.close()
     assert recorder.connections == 2
 
