@@ -7,6 +7,7 @@ longer one is read past and stands there as `TooLarge`. No password ever leaves 
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import re
 from asyncio import IncompleteReadError
@@ -133,7 +134,7 @@ class _Parser(_AsyncRESP3Parser):
 
 def _connection(address: RedisAddress, name: str) -> Any:
     options = dict(address.options)
-    options.setdefault("socket_timeout", REPLY_TIMEOUT_S)
+    options["socket_timeout"] = None  # see Link
     options.setdefault("socket_connect_timeout", CONNECT_TIMEOUT_S)
     make = options.pop("connection_class", None)
     if make is None:
@@ -143,39 +144,47 @@ def _connection(address: RedisAddress, name: str) -> Any:
 
 
 class Link:
-    """One RESP3 connection, used by one task at a time. After any failure it is only good for `close`."""
+    """One RESP3 connection, used by one task at a time. After any failure it is only good for `close`.
+
+    The time limits are set here and not in redis-py, which uses `asyncio.wait_for`: that of Python 3.11 loses a
+    cancellation that comes in the moment in which it is done.
+    """
 
     def __init__(self, address: RedisAddress, name: str) -> None:
         self._connection = _connection(address, name)
+        self._reply_timeout_s = address.options.get("socket_timeout", REPLY_TIMEOUT_S)
 
     async def open(self) -> None:
-        await self._connection.connect()
+        async with asyncio.timeout(CONNECT_TIMEOUT_S + self._reply_timeout_s):
+            await self._connection.connect()
 
     async def close(self) -> None:
         await self._connection.disconnect(nowait=True)
 
     async def call(self, *command: str | bytes | int) -> Any:
         """Send one command; return its reply or raise its error."""
-        await self._connection.send_command(*command, check_health=False)
-        return await self._connection.read_response()
+        async with asyncio.timeout(self._reply_timeout_s):
+            await self._connection.send_command(*command, check_health=False)
+            return await self._connection.read_response()
 
     async def call_many(self, commands: Iterable[Sequence[str | bytes | int]]) -> list[Any]:
         """Send several commands at once; an error of one of them stands in the place of its reply."""
         commands = list(commands)
-        await self._connection.send_packed_command(
-            self._connection.pack_commands(commands), check_health=False
-        )
+        packed = self._connection.pack_commands(commands)
         replies: list[Any] = []
-        for _ in commands:
-            try:
-                replies.append(await self._connection.read_response())
-            except ResponseError as error:
-                replies.append(error)
+        async with asyncio.timeout(self._reply_timeout_s):
+            await self._connection.send_packed_command(packed, check_health=False)
+            for _ in commands:
+                try:
+                    replies.append(await self._connection.read_response())
+                except ResponseError as error:
+                    replies.append(error)
         return replies
 
     async def send(self, *command: str) -> None:
         """Send a command whose reply `receive` will return."""
-        await self._connection.send_command(*command, check_health=False)
+        async with asyncio.timeout(self._reply_timeout_s):
+            await self._connection.send_command(*command, check_health=False)
 
     async def receive(self, timeout_s: float) -> Any:
         """Return the next reply, or push (a list), or None after `timeout_s` without one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterator
 
@@ -12,6 +13,7 @@ import redis
 from authgate_fast.config import redis_link, redis_source
 from authgate_fast.config.keys import DocumentKey
 from authgate_fast.config.state_dir import StateDir
+from authgate_fast.config.store import Configuration
 from tests.config.redis_kit import GATEWAY, consumer, eventually, following, put
 from tests.redis_server import RedisServer, running
 
@@ -279,3 +281,16 @@ async def test_a_failing_redis_is_said_once_and_not_at_every_attempt(
         it.source._session = count  # type: ignore[method-assign]
         await eventually(lambda: attempts > 5)
         assert len([record for record in caplog.records if "cannot reach" in record.getMessage()]) == 1
+
+
+async def test_a_cancellation_at_any_moment_ends_it(
+    redis_server: RedisServer, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(client, app={})
+    monkeypatch.setattr(redis_source, "QUIET_S", 0.0005)  # so that it nearly always sends a ping
+    for attempt in range(150):
+        task = asyncio.create_task(redis_source.RedisSource(redis_server.url, Configuration()).run())
+        await asyncio.sleep(attempt % 50 * 0.0004)
+        task.cancel()
+        done, _ = await asyncio.wait({task}, timeout=2)
+        assert done, attempt
