@@ -210,7 +210,7 @@ def _explain(shown: str, error: BaseException) -> str:
     if isinstance(error, ConnectionError) and str(error).startswith("Timeout"):
         error = TimeoutError()  # as redis-py wraps it in the first exchange of a connection
     if isinstance(error, ResponseError) and str(error).startswith("MASTERDOWN"):
-        error = MasterDownError()  # older releases of redis-py do not tell it apart
+        error = MasterDownError(str(error))  # older releases of redis-py do not tell it apart
     for kinds, words in _KINDS:
         if isinstance(error, kinds):
             detail = _one_line(error) if isinstance(error, NoPermissionError) else ""
