@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import http.client
 import json
+import signal
 import socket
 import statistics
 import subprocess
@@ -43,7 +44,7 @@ def _fill(store: redis.Redis, backend_port: int, consumers: int, routes: int) ->
     }
     for number in range(routes):
         documents[f"authgate:route:{GATEWAY}:r{number}"] = json.dumps(
-            {"method": "GET", "public_path": f"/r{number}/{{id}}", "target_path": "/{id}", "service": "s",
+            {"method": "GET", "public_path": f"/r{number}/{{id}}", "target_path": "/products/{id}", "service": "s",
              "security": "SECURE"}
         )  # fmt: skip
     for number in range(consumers):
@@ -101,6 +102,7 @@ def main() -> int:
     parser.add_argument("--routes", type=int, default=10_000)
     parser.add_argument("--writes", type=int, default=200)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     children: list[subprocess.Popen[bytes]] = []
     stop = threading.Event()
     with tempfile.TemporaryDirectory() as directory:
@@ -141,6 +143,7 @@ def _measure(
     children.append(
         subprocess.Popen(
             [sys.executable, "-m", "authgate_fast.demo", "--listen", f"127.0.0.1:{backend_port}"],
+            stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
     )

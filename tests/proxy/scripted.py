@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -214,6 +214,30 @@ def stop_reading(writer: asyncio.StreamWriter) -> None:
 def read_on(writer: asyncio.StreamWriter) -> None:
     """Undo `stop_reading`."""
     cast("asyncio.Transport", writer.transport).resume_reading()
+
+
+@contextmanager
+def small_window() -> Iterator[socket.socket]:
+    """A client socket whose receive buffer is as small as the kernel allows."""
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)
+        client.setblocking(False)
+        yield client
+
+
+@contextmanager
+def full_listener() -> Iterator[int]:
+    """A port that answers no connect, because its queue is full; yield its number."""
+    with ExitStack() as sockets:
+        listener = sockets.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        port: int = listener.getsockname()[1]
+        for _ in range(4):
+            filler = sockets.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", port))
+        yield port
 
 
 @asynccontextmanager

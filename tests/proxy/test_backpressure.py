@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +14,17 @@ import pytest
 
 from authgate_fast.proxy.upstream import Upstream
 from tests.proxy.harness import BOUND_S, Handler, Stack, backend, gateway, make_snapshot
-from tests.proxy.scripted import read_answer, read_on, request, stop_reading, until
+from tests.proxy.scripted import (
+    full_listener,
+    ok,
+    read_answer,
+    read_on,
+    request,
+    running,
+    small_window,
+    stop_reading,
+    until,
+)
 
 MIB = 1_048_576
 PIECE = b"\xa5" * 65_536
@@ -139,6 +150,48 @@ async def test_a_backend_that_stops_reading_stops_the_client(chunked: bool) -> N
         await asyncio.gather(sending, return_exceptions=True)
 
 
+@FRAMINGS
+async def test_a_backend_that_is_not_reached_yet_stops_the_client(chunked: bool) -> None:
+    """A listener whose queue is full lets a connect wait for as long as it likes."""
+    flow = Flow(64 * MIB, chunked=chunked)
+    with full_listener() as port:
+        async with gateway(make_snapshot(port)) as stack:
+            await check_upload_stops(flow, stack)
+
+
+@FRAMINGS
+async def test_a_backend_that_is_slow_from_the_first_byte_on_stops_the_client(
+    chunked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What came while the connection was made may be more already than it takes."""
+    made = Upstream.connection_made
+
+    def narrow(self: Upstream, transport: asyncio.BaseTransport) -> None:
+        made(self, transport)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
+
+    monkeypatch.setattr(Upstream, "connection_made", narrow)
+    flow = Flow(64 * MIB, chunked=chunked)
+    flow.reads.clear()
+    async with flowing(flow.upload) as stack:
+        await check_upload_stops(flow, stack)
+
+
+async def check_upload_stops(flow: Flow, stack: Stack) -> None:
+    """Upload until nothing moves: the first read brings more body than a backend is asked to hold."""
+    _, writer = await stack.connect()
+    framing = b"Transfer-Encoding: chunked" if flow.chunked else b"Content-Length: %d" % flow.size
+    first = b"%x\r\n%b\r\n" % (len(PIECE), PIECE) if flow.chunked else PIECE
+    writer.write(request(b"POST", b"/p/a", framing) + first * 4)
+    flow.sent = 4 * len(PIECE)
+    sending = asyncio.create_task(flow.stream(writer))
+    await until(lambda: any(each.exchange is not None for each in stack.context.connections))
+    await stalled(flow, stack)
+    assert flow.sent < KERNEL_BYTES
+    sending.cancel()
+    await asyncio.gather(sending, return_exceptions=True)
+
+
 @pytest.mark.slow
 @FRAMINGS
 async def test_a_large_download_comes_whole_in_bounded_memory(chunked: bool) -> None:
@@ -187,6 +240,30 @@ async def test_a_large_upload_arrives_whole_in_bounded_memory(chunked: bool) -> 
         assert (answer.status, flow.received) == (204, flow.size)
         assert rss() - before < 64 * MIB
         await sending
+
+
+async def test_a_backend_connection_that_was_paused_by_its_last_bytes_reads_on() -> None:
+    """The answer is whole, so nothing of it will ever call for more; the next answer must."""
+    body = b"x" * 160_000
+    data = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    loop = asyncio.get_running_loop()
+    async with running(lambda s: data if s.turn == 1 else ok(s)) as (stack, recorder):
+        with small_window() as client:
+            await loop.sock_connect(client, ("127.0.0.1", stack.port))
+            await until(lambda: len(stack.context.connections) == 1)
+            (connection,) = stack.context.connections
+            inner = connection.transport.get_extra_info("socket")
+            inner.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
+            await loop.sock_sendall(client, request(b"GET", b"/p/a"))
+            await until(lambda: connection.write_paused and connection.exchange is None)
+            got = 0
+            while got < len(body):
+                got += len(await asyncio.wait_for(loop.sock_recv(client, 65_536), BOUND_S))
+            await loop.sock_sendall(client, request(b"GET", b"/p/next"))
+            raw = b""
+            while not raw.endswith(b"/next"):
+                raw += await asyncio.wait_for(loop.sock_recv(client, 65_536), BOUND_S)
+        assert recorder.connections == 1
 
 
 async def test_a_paused_backend_connection_is_as_good_as_new_afterwards() -> None:

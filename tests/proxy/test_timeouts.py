@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
@@ -16,10 +14,12 @@ from tests.proxy.scripted import (
     Reply,
     answers,
     exchange,
+    full_listener,
     ok,
     read_answer,
     request,
     running,
+    small_window,
     stop_reading,
     until,
     within,
@@ -248,15 +248,6 @@ def ok_of(size: int) -> bytes:
     return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size
 
 
-@contextmanager
-def small_window() -> Iterator[socket.socket]:
-    """A client socket whose receive buffer is as small as the kernel allows."""
-    with socket.socket() as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)
-        client.setblocking(False)
-        yield client
-
-
 async def test_a_slow_reader_of_a_closing_answer_gets_all_of_it() -> None:
     """Lingering is about what the client sends; what it still has to read keeps the connection."""
     limits = Limits(linger_timeout_s=SOON)
@@ -321,18 +312,8 @@ async def test_a_refused_connect_is_502_and_nothing_stays_open() -> None:
 
 
 async def test_a_connect_that_takes_too_long_is_504() -> None:
-    """A listener whose queue is full answers no SYN."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        port = listener.getsockname()[1]
-        fillers = []
+    with full_listener() as port:
         loop = asyncio.get_running_loop()
-        for _ in range(4):
-            filler = socket.socket()
-            filler.setblocking(False)
-            fillers.append(filler)
-            filler.connect_ex(("127.0.0.1", port))
         limits = Limits(connect_timeout_s=SOON)
         begun_s = loop.time()
         async with gateway(make_snapshot(port, limits), limits) as stack:
@@ -341,8 +322,6 @@ async def test_a_connect_that_takes_too_long_is_504() -> None:
             assert answer.status == 504
             assert loop.time() - begun_s < 3
             assert not any(counts["open"] for counts in stack.context.pools.counts().values())
-        for filler in fillers:
-            filler.close()
 
 
 async def test_a_backend_that_accepts_and_closes_at_once_is_502() -> None:
