@@ -139,7 +139,6 @@ def _measure(
             stdout=subprocess.DEVNULL,
         )
     )
-    (directory / "1").write_text("ok")
     children.append(
         subprocess.Popen(
             [sys.executable, "-m", "authgate_fast.demo", "--listen", f"127.0.0.1:{backend_port}"],
