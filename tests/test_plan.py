@@ -266,6 +266,16 @@ def test_a_new_snapshot_counts_from_the_next_request_on() -> None:
     )
 
 
+def test_a_plan_names_what_it_chose() -> None:
+    snapshot = make_snapshot()
+    found = forward(b"GET", b"/products/1", snapshot=snapshot)
+    assert found.gateway is snapshot.gateways["shop"]
+    assert found.route.name == "GET /products/{id}"
+    assert found.service is found.route.service
+    assert found.target is BACKEND
+    assert found.request_id == FRESH
+
+
 def test_targets_of_a_service_take_turns() -> None:
     snapshot = make_snapshot()
     seen = [forward(b"GET", b"/pair", snapshot=snapshot).target for _ in range(4)]

