@@ -58,7 +58,7 @@ def make_snapshot(*, trusted: str = "", preserve_host: bool = False) -> Snapshot
         route("POST", "/products", "/items", catalog, secure=True),
         route("ANY", "/any/{rest*}", "/{rest*}", catalog),
         route("GET", "/based/{rest*}", "/{rest*}", based),
-        route("GET", "/root/{rest*}", "/{rest*}", based),
+        route("GET", "/top/{rest*}", "/{rest*}", based),
         route("GET", "/pair", "/", pair),
         route("GET", "/private", "/private", catalog, secure=True),
         route("GET", "/private-dead", "/private", None, secure=True),
