@@ -64,6 +64,8 @@ def read_yaml(text: str) -> object:
         return _Builder(_events(loader)).document()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
+        if "nesting depth" in (error.problem or ""):  # newer releases of libyaml have a limit of their own
+            raise _depth_error(mark.line + 1 if mark is not None else 0) from None
         said = ", ".join(part for part in (error.context, error.problem) if part)
         raise YamlError(mark.line + 1 if mark is not None else 0, "a text that is not YAML", said) from None
     except yaml.YAMLError:
@@ -114,9 +116,7 @@ class _Builder:
             if event.tag is not None and event.tag != "!":
                 raise _tag_error(event)
             if depth >= MAX_DEPTH:
-                raise YamlError(
-                    _line(event), "more levels than a document has", f"at most {MAX_DEPTH} levels"
-                )
+                raise _depth_error(_line(event))
             is_mapping = isinstance(event, yaml.MappingStartEvent)
             value = self._fields(depth + 1) if is_mapping else self._items(depth + 1)
         if event.anchor is not None:
@@ -192,6 +192,10 @@ def _scalar(event: Any) -> object:
     if _is_float(text) is not None and not text.lstrip("+-").isdecimal():
         return float(text)
     return text
+
+
+def _depth_error(line: int) -> YamlError:
+    return YamlError(line, "more levels than a document has", f"at most {MAX_DEPTH} levels")
 
 
 def _tag_error(event: Any) -> YamlError:
