@@ -128,6 +128,14 @@ def is_guarded(host: str) -> bool:
     return any(version in network for version in _readings(address) for network in _GUARDED)
 
 
+def is_loopback(host: str) -> bool:
+    """Tell whether a parsed host is this machine, by name (RFC 6761) or address."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    address = _address_of(host)
+    return address is not None and address.is_loopback
+
+
 def parse_network(text: str) -> IPv4Network | IPv6Network:
     """Read an address or a CIDR range; raise `AddressError`."""
     try:

@@ -24,6 +24,7 @@ class Reason(enum.Enum):
     BAD_REQUEST = "bad_request"
     INVALID_PATH = "invalid_path"
     INVALID_HOST = "invalid_host"
+    LOGIN_FAILED = "login_failed"
     CREDENTIALS_MISSING = "credentials_missing"
     CREDENTIALS_INVALID = "credentials_invalid"
     FORBIDDEN = "forbidden"
@@ -96,6 +97,14 @@ TABLE: dict[Reason, Row] = {
             "The request needs exactly one valid Host field, equal to the target's authority if it has one.",
             _CLIENT,
             closes=True,
+        ),
+        Row(
+            Reason.LOGIN_FAILED,
+            400,
+            "Bad Request",
+            "The login could not be completed; start it again.",
+            _CLIENT,
+            retryable=True,
         ),
         Row(
             Reason.CREDENTIALS_MISSING,
@@ -186,6 +195,7 @@ TABLE: dict[Reason, Row] = {
             "Too many failed attempts; wait before the next one.",
             _CLIENT,
             retryable=True,
+            retry_after_s=1,
         ),
         Row(
             Reason.HEAD_TOO_LARGE,

@@ -9,9 +9,10 @@ from __future__ import annotations
 import time
 from urllib.parse import urlsplit
 
+from authgate_fast.decision import Allowed, Client, Forward, Refusal
 from authgate_fast.errors import TABLE, Reason
 from authgate_fast.http.request import RequestHead
-from authgate_fast.plan import Allowed, Client, Forward, Refusal, plan
+from authgate_fast.plan import plan
 from authgate_fast.proxy.heads import RequestReader
 from authgate_fast.snapshot import Snapshot
 
@@ -74,10 +75,10 @@ def _forwarded(decision: Forward) -> list[str]:
     lines = [
         f"route     {route.name} ({route.method.decode('ascii')} {route.public_path}, the most specific for this path)"
     ]
-    if decision.credential is None:
+    if decision.identity is None:
         lines.append("check     none: the route is PUBLIC")
     else:
-        credential = decision.credential
+        credential = decision.identity
         roles = ", ".join(sorted(credential.roles)) or "none"
         lines.append(
             f"check     passed: consumer {credential.consumer}, key {credential.credential_id}, roles: {roles}"

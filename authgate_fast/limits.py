@@ -48,6 +48,16 @@ class Limits:
     """How much of a sent request is kept for one retry on a fresh connection."""
     max_interim_responses: int = 16
     """1xx responses before a final one; more is a backend that will not answer. 502."""
+    max_lookups: int = 1_024
+    """Requests that wait for a credential to be looked up, per worker; 503 ``overloaded`` beyond."""
+    max_failures_per_address: int = 30
+    """Failed credential checks of one client address (IPv6: one /64) within the window; 429 beyond."""
+    max_failures_per_account: int = 60
+    """Failed password checks of one username within the window, from all addresses together; 429 beyond."""
+    failure_window_s: float = 60.0
+    """The window of the two limits above; each worker counts for itself."""
+    lookup_timeout_s: float = 15.0
+    """A credential look-up, from the request's head to the answer. 503 ``auth_unavailable``."""
     linger_timeout_s: float = 2.0
     """How long a refused upload is read and thrown away so that its sender sees the answer."""
 

@@ -9,35 +9,35 @@ Consumers are validated by the hundred thousand: only their rare fields may cost
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from authgate_fast.addresses import (
-    AddressError,
-    TargetUrl,
-    is_guarded,
-    parse_network,
-    parse_public_host,
-    parse_target_url,
+from authgate_fast.addresses import TargetUrl, is_guarded, parse_network, parse_public_host, parse_target_url
+from authgate_fast.model_auth import Auth
+from authgate_fast.model_fields import (
+    DEFAULT_KEY_ID,
+    MAX_LIST,
+    NAME_RULE,
+    PASSWORD_RULE,
+    ROLE_RULE,
+    KeyHash,
+    Moment,
+    Name,
+    Network,
+    PasswordHash,
+    PublicPath,
+    Roles,
+    Seconds,
+    Strict,
+    TargetPath,
+    Url,
+    read_with,
+    refusal,
+    seconds_of,
 )
-from authgate_fast.http.fields import is_reserved
 from authgate_fast.routing.template import (
     Pieces,
     Template,
@@ -47,110 +47,8 @@ from authgate_fast.routing.template import (
     target_pieces,
 )
 
-NAME_PATTERN = "[a-z0-9][a-z0-9._-]{0,62}"
-NAME_RULE = "1 to 63 characters a-z, 0-9, '.', '_' and '-', the first a letter or digit"
-DEFAULT_KEY_ID = "default"
-MAX_LIST = 256
-_ROLE_RULE = "visible ASCII characters without commas and quotes, at most 128"
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-_is_time = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
-).fullmatch
-_is_date = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}").fullmatch
-# Fields that describe the message itself; one that carried a key would be taken out of every request.
-_MESSAGE_FIELDS = frozenset({"via", "cookie", "date", "range", "origin", "referer", "user-agent", "baggage"})
-_MESSAGE_PREFIXES = ("accept", "access-control-", "content-", "if-", "proxy-", "sec-", "trace")
-
-_Read = TypeVar("_Read")
-
-
-def _refusal(message: str, hint: str = "", at: tuple[str | int, ...] = ()) -> PydanticCustomError:
-    """Make an error whose words are ours. `at` is the place inside the value that is being judged."""
-    return PydanticCustomError("authgate", "{message}", {"message": message, "hint": hint, "at": at})
-
-
-def _read(parse: Callable[[str], _Read], text: str, at: tuple[str | int, ...] = ()) -> _Read:
-    try:
-        return parse(text)
-    except AddressError as error:
-        raise _refusal(str(error), error.hint, at) from None
-    except TemplateError as error:
-        raise _refusal(str(error), at=at) from None
-
-
-def _check_header(text: str) -> str:
-    folded = text.encode("ascii").lower().decode("ascii").replace("_", "-").replace(".", "-")
-    if is_reserved(text.encode("ascii")) or folded in _MESSAGE_FIELDS or folded.startswith(_MESSAGE_PREFIXES):
-        raise _refusal("a field that HTTP or the gateway uses cannot carry the key", "use X-Api-Key")
-    return text
-
-
-def _check_target_url(text: str) -> str:
-    _read(parse_target_url, text)
-    return text
-
-
-def _check_public_path(text: str) -> str:
-    _read(parse_public, text)
-    return text
-
-
-def _check_target_path(text: str) -> str:
-    _read(parse_target, text)
-    return text
-
-
-def _check_network(text: str) -> str:
-    _read(parse_network, text)
-    return text
-
-
-def _read_time(value: object) -> object:
-    """Read RFC 3339, in which a zone is not optional; other types are left to be refused."""
-    if not isinstance(value, str):
-        return value
-    if _is_time(value) is not None:
-        try:
-            return datetime.fromisoformat(value.upper())
-        except ValueError:  # a 30 February
-            pass
-    hint = f"write {value}T00:00:00Z" if _is_date(value) is not None else ""
-    raise _refusal("a moment is written with its zone (RFC 3339), such as 2030-01-31T00:00:00Z", hint)
-
-
-def _seconds(moment: datetime | None) -> float:
-    return float("inf") if moment is None else (moment - _EPOCH) / timedelta(seconds=1)
-
-
-def _check_auth(value: object) -> object:
-    if isinstance(value, str):
-        raise _refusal("auth is a mapping with a type", "write {type: API_KEY}")
-    if isinstance(value, dict) and value.get("type") in ("BASIC", "JWT", "OAUTH2", "BFF"):
-        raise _refusal("not available in this version; use API_KEY", at=("type",))
-    return value
-
-
-Name = Annotated[str, StringConstraints(pattern=f"^{NAME_PATTERN}$")]
-RoleName = Annotated[str, StringConstraints(pattern=r"^[!#-&(-+\-./0-9:-~]{1,128}$")]
-HeaderName = Annotated[
-    str, Field(pattern=r"^[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,128}$"), AfterValidator(_check_header)
-]
-Url = Annotated[str, Field(max_length=2_048), AfterValidator(_check_target_url)]
-PublicPath = Annotated[str, Field(max_length=4_096), AfterValidator(_check_public_path)]
-TargetPath = Annotated[str, Field(max_length=4_096), AfterValidator(_check_target_path)]
-Network = Annotated[str, Field(max_length=64), AfterValidator(_check_network)]
-KeyHash = Annotated[str, StringConstraints(pattern="^[0-9A-Fa-f]{64}$", to_lower=True)]
-Moment = Annotated[datetime, BeforeValidator(_read_time)]
-Roles = Annotated[tuple[RoleName, ...], Field(max_length=MAX_LIST)]
-_Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Document(_Strict):
+class Document(Strict):
     """What every document may carry."""
 
     enabled: bool = Field(True, description="true or false; false is as if the document were not there")
@@ -163,22 +61,13 @@ class Narrowing(Document):
     max_body_bytes: int | None = Field(
         None, gt=0, lt=1 << 63, description="a whole number of bytes above zero"
     )
-    body_timeout_s: _Seconds | None = Field(None, description="seconds, above zero and at most 86400")
-    connect_timeout_s: _Seconds | None = Field(None, description="seconds, above zero and at most 86400")
-    first_byte_timeout_s: _Seconds | None = Field(None, description="seconds, above zero and at most 86400")
-    between_bytes_timeout_s: _Seconds | None = Field(
-        None, description="seconds, above zero and at most 86400"
-    )
+    body_timeout_s: Seconds | None = Field(None, description="seconds, above zero and at most 86400")
+    connect_timeout_s: Seconds | None = Field(None, description="seconds, above zero and at most 86400")
+    first_byte_timeout_s: Seconds | None = Field(None, description="seconds, above zero and at most 86400")
+    between_bytes_timeout_s: Seconds | None = Field(None, description="seconds, above zero and at most 86400")
 
 
-class ApiKeyAuth(_Strict):
-    """A key in a request field."""
-
-    type: Literal["API_KEY"] = Field(description="API_KEY")
-    header: HeaderName = Field("X-Api-Key", description="the name of a request field, such as X-Api-Key")
-
-
-class PathPolicyDocument(_Strict):
+class PathPolicyDocument(Strict):
     """What a gateway lets pass besides the strict path policy."""
 
     allow: tuple[Literal["double_slash", "semicolon", "encoded_slash"], ...] = Field(
@@ -194,8 +83,8 @@ class GatewayDocument(Document):
         max_length=MAX_LIST,
         description='a list with at least one host, such as [shop.example.com, "*"]',
     )
-    auth: Annotated[ApiKeyAuth, BeforeValidator(_check_auth)] = Field(
-        description="a mapping, {type: API_KEY} or {type: API_KEY, header: X-Api-Key}"
+    auth: Annotated[Auth, Field(discriminator="type")] = Field(
+        description="a mapping with a type: API_KEY, BASIC, JWT, OAUTH2 or BFF"
     )
     path_policy: PathPolicyDocument = Field(
         PathPolicyDocument(), description="a mapping such as {allow: [double_slash]}"
@@ -209,9 +98,9 @@ class GatewayDocument(Document):
     def _check_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
         parsed: list[str] = []
         for index, text in enumerate(hosts):
-            host = _read(parse_public_host, text, (index,))
+            host = read_with(parse_public_host, text, (index,))
             if host in parsed:
-                raise _refusal(f"the host {host} stands here twice; write it once", at=(index,))
+                raise refusal(f"the host {host} stands here twice; write it once", at=(index,))
             parsed.append(host)
         return tuple(parsed)
 
@@ -233,6 +122,9 @@ class ServiceDocument(Narrowing):
         description="a list of at least one URL, instead of target_url",
     )
     preserve_host: bool = Field(False, description="true (the backend sees the client's Host) or false")
+    forward_token: bool = Field(
+        True, description="true or false; false keeps OAuth2 and BFF tokens from this backend"
+    )
     allow_link_local: bool = Field(
         False, description="true or false; true lets link-local addresses be targets"
     )
@@ -240,11 +132,11 @@ class ServiceDocument(Narrowing):
     @model_validator(mode="after")
     def _check_targets(self) -> Self:
         if (self.target_url is None) == (self.target_urls is None):
-            raise _refusal("a service has either target_url or target_urls", at=("target_url",))
+            raise refusal("a service has either target_url or target_urls", at=("target_url",))
         if not self.allow_link_local:
             for index, target in enumerate(self.targets):
                 if is_guarded(target.host):
-                    raise _refusal(
+                    raise refusal(
                         "link-local addresses and cloud metadata services cannot be targets",
                         "set allow_link_local: true if this is meant",
                         ("target_url",) if self.target_url is not None else ("target_urls", index),
@@ -272,8 +164,8 @@ class RouteDocument(Narrowing):
     security: Literal["PUBLIC", "SECURE"] = Field(
         description="PUBLIC (anybody may call) or SECURE (a credential is checked)"
     )
-    roles: Roles = Field((), description=f"a list of names, each {_ROLE_RULE}")
-    scopes: Roles = Field((), description=f"a list of names, each {_ROLE_RULE}")
+    roles: Roles = Field((), description=f"a list of names, each {ROLE_RULE}")
+    scopes: Roles = Field((), description=f"a list of names, each {ROLE_RULE}")
     consumers: tuple[Name, ...] = Field(
         (), max_length=10_000, description=f"a list of consumers' names: {NAME_RULE}"
     )
@@ -283,11 +175,11 @@ class RouteDocument(Narrowing):
         try:
             self.pieces  # noqa: B018  # computed here, once, so that a wrong pair is refused
         except TemplateError as error:
-            raise _refusal(str(error), at=("target_path",)) from None
+            raise refusal(str(error), at=("target_path",)) from None
         if self.security == "PUBLIC":
             for name in ("roles", "scopes", "consumers"):
                 if getattr(self, name):
-                    raise _refusal(
+                    raise refusal(
                         "a PUBLIC route asks nobody who they are, so it cannot narrow who may call",
                         "set security: SECURE",
                         (name,),
@@ -304,7 +196,7 @@ class RouteDocument(Narrowing):
         return target_pieces(self.template, parse_target(self.target_path or self.public_path))
 
 
-class KeyDocument(_Strict):
+class KeyDocument(Strict):
     """One of several keys of a consumer."""
 
     id: str = Field(
@@ -312,6 +204,17 @@ class KeyDocument(_Strict):
         description="a name for this key: 1 to 64 letters, digits, '.', '_' and '-'",
     )
     sha256: KeyHash = Field(description="the SHA-256 of the key, 64 hex digits (`authgate key` makes both)")
+    expires_at: Moment | None = Field(None, description="a moment such as 2030-01-31T00:00:00Z")
+
+
+class PasswordDocument(Strict):
+    """One of several passwords of a consumer, so that one can be changed without an outage."""
+
+    id: str = Field(
+        pattern="^[A-Za-z0-9._-]{1,64}$",
+        description="a name for this password: 1 to 64 letters, digits, '.', '_' and '-'",
+    )
+    hash: PasswordHash = Field(repr=False, description=PASSWORD_RULE)
     expires_at: Moment | None = Field(None, description="a moment such as 2030-01-31T00:00:00Z")
 
 
@@ -324,19 +227,16 @@ class ConsumerDocument(Document):
     api_keys: tuple[KeyDocument, ...] = Field(
         (), max_length=64, description="a list of keys, each {id, sha256, expires_at}"
     )
-    roles: Roles = Field((), description=f"a list of names, each {_ROLE_RULE}")
+    roles: Roles = Field((), description=f"a list of names, each {ROLE_RULE}")
     expires_at: Moment | None = Field(None, description="a moment such as 2030-01-31T00:00:00Z")
     username: str | None = Field(
         None,
         pattern=r"^[^:\x00-\x1f\x7f]{1,128}$",
         description="a text of at most 128 characters without ':'",
     )
-    password_hash: str | None = Field(
-        None,
-        max_length=512,
-        pattern=r"^\$argon2id\$v=19\$m=[1-9][0-9]{0,9},t=[1-9][0-9]{0,9},p=[1-9][0-9]{0,7}"
-        r"\$[A-Za-z0-9+/]{11,64}\$[A-Za-z0-9+/]{16,128}$",
-        description="an Argon2id hash as a PHC string: $argon2id$v=19$m=...,t=...,p=...$salt$hash",
+    password_hash: PasswordHash | None = Field(None, repr=False, description=PASSWORD_RULE)
+    passwords: tuple[PasswordDocument, ...] = Field(
+        (), max_length=4, description="a list of at most 4 passwords, each {id, hash, expires_at}"
     )
 
     @field_validator("api_keys", mode="after")
@@ -350,21 +250,47 @@ class ConsumerDocument(Document):
                 taken = (
                     " (the id of api_key_sha256)" if first is not None and key.id == DEFAULT_KEY_ID else ""
                 )
-                raise _refusal(f"each key of a consumer has its own id{taken}", at=(index, "id"))
+                raise refusal(f"each key of a consumer has its own id{taken}", at=(index, "id"))
             if key.sha256 in hashes:
-                raise _refusal("the same key stands here twice; write it once", at=(index, "sha256"))
+                raise refusal("the same key stands here twice; write it once", at=(index, "sha256"))
             ids.add(key.id)
             hashes.add(key.sha256)
         return keys
 
+    @field_validator("passwords", mode="after")
+    @classmethod
+    def _check_passwords(
+        cls, passwords: tuple[PasswordDocument, ...], info: ValidationInfo
+    ) -> tuple[PasswordDocument, ...]:
+        ids = {DEFAULT_KEY_ID} if info.data.get("password_hash") is not None else set()
+        for index, password in enumerate(passwords):
+            if password.id in ids:
+                raise refusal("each password of a consumer has its own id", at=(index, "id"))
+            ids.add(password.id)
+        return passwords
+
+    def login_name(self, consumer: str) -> bytes:
+        """Return the username in UTF-8: the consumer's own name if the document has none."""
+        return (self.username or consumer).encode("utf-8")
+
+    def all_passwords(self) -> list[tuple[str, str, float]]:
+        """Return (id, PHC string, end in seconds since the epoch) of each password."""
+        end = seconds_of(self.expires_at)
+        passwords = []
+        if self.password_hash is not None:
+            passwords.append((DEFAULT_KEY_ID, self.password_hash, end))
+        for password in self.passwords:
+            passwords.append((password.id, password.hash, min(end, seconds_of(password.expires_at))))
+        return passwords
+
     def all_keys(self) -> list[tuple[str, bytes, float]]:
         """Return (id, SHA-256 digest, end in seconds since the epoch) of each key."""
-        end = _seconds(self.expires_at)
+        end = seconds_of(self.expires_at)
         keys = []
         if self.api_key_sha256 is not None:
             keys.append((DEFAULT_KEY_ID, bytes.fromhex(self.api_key_sha256), end))
         for key in self.api_keys:
-            keys.append((key.id, bytes.fromhex(key.sha256), min(end, _seconds(key.expires_at))))
+            keys.append((key.id, bytes.fromhex(key.sha256), min(end, seconds_of(key.expires_at))))
         return keys
 
 

@@ -1,9 +1,8 @@
 """The one funnel: what to do with a request head, decided by pure code.
 
-`plan` takes a head, a snapshot and the time, and returns a `Forward` (to this service, with this
-head), a `Refusal` (for this reason) or an `Allowed` (the gateway's own answer to OPTIONS). It opens
-no socket and reads no clock, so `authgate explain` and the tests run the same decisions as the
-request path. The order is CONVENTIONS section 1.
+`plan` takes a head, a snapshot and the time, and returns one of the kinds of `decision`; where something must be
+looked up first that is a `Pending`, and `finish` takes the outcome. It opens no socket and reads no clock, so
+`authgate explain` and the tests run the same decisions as the request path. The order is CONVENTIONS section 1.
 """
 
 from __future__ import annotations
@@ -11,15 +10,19 @@ from __future__ import annotations
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
+from authgate_fast.auth.interface import Denial, Lookup
+from authgate_fast.decision import Allowed, Client, Forward, Local, Pending, Plan, Redirect, Refusal
 from authgate_fast.errors import Reason
 from authgate_fast.http.fields import FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO
 from authgate_fast.http.request import METHODS, RequestHead, normalise_host, split_absolute
 from authgate_fast.routing.path_policy import query_is_clean, split_path
 from authgate_fast.routing.template import build_path
-from authgate_fast.snapshot import Credential, Gateway, Leaf, Route, Service, Snapshot, Target, find_gateway
+from authgate_fast.snapshot import Gateway, Identity, Leaf, Route, Snapshot, find_gateway
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
+
+    from authgate_fast.auth.interface import Presented
 
 SERVER_ALLOW = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 """The answer to ``OPTIONS *``: what the gateway as a whole can pass on."""
@@ -28,85 +31,6 @@ PATH_MEMO_SIZE = 1_024
 PATH_MEMO_BYTES = 256
 PATH_MEMO_SEGMENTS = 16
 """Longer and deeper paths are not remembered, so that a memo stays below two megabytes."""
-
-
-class Client:
-    """What a connection remembers of its peer between requests.
-
-    ``address`` is the peer's IP as text. The rest caches the gateway of the last Host, so that a
-    kept-alive client pays for the look-up once per snapshot.
-    """
-
-    __slots__ = ("address", "forwarded_lines", "gateway", "host", "scheme", "snapshot", "trusted")
-
-    def __init__(self, address: str, scheme: bytes = b"http") -> None:
-        self.address = address
-        self.scheme = scheme
-        self.snapshot: Snapshot | None = None
-        self.host: bytes | None = None
-        self.gateway: Gateway | None = None
-        self.trusted = False
-        self.forwarded_lines = b""
-
-
-class Forward:
-    """Send the request on. ``head`` is the complete head for the backend, framing and empty line included."""
-
-    __slots__ = ("credential", "gateway", "head", "request_id", "route", "service", "target")
-
-    def __init__(
-        self,
-        gateway: Gateway,
-        route: Route,
-        service: Service,
-        target: Target,
-        credential: Credential | None,
-        request_id: bytes,
-        head: bytes,
-    ) -> None:
-        self.gateway = gateway
-        self.route = route
-        self.service = service
-        self.target = target
-        self.credential = credential
-        self.request_id = request_id
-        self.head = head
-
-
-class Refusal:
-    """Answer with an error of the table. ``extra_lines`` are complete field lines for the answer."""
-
-    __slots__ = ("detail", "extra_lines", "gateway", "reason", "request_id", "route")
-
-    def __init__(
-        self,
-        reason: Reason,
-        request_id: bytes,
-        *,
-        detail: str | None = None,
-        extra_lines: bytes = b"",
-        gateway: Gateway | None = None,
-        route: Route | None = None,
-    ) -> None:
-        self.reason = reason
-        self.request_id = request_id
-        self.detail = detail
-        self.extra_lines = extra_lines
-        self.gateway = gateway
-        self.route = route
-
-
-class Allowed:
-    """Answer OPTIONS with 204 and this ``Allow``."""
-
-    __slots__ = ("allow", "request_id")
-
-    def __init__(self, allow: bytes, request_id: bytes) -> None:
-        self.allow = allow
-        self.request_id = request_id
-
-
-Plan = Forward | Refusal | Allowed
 
 
 def plan(head: RequestHead, snapshot: Snapshot, client: Client, now: float, fresh_id: bytes) -> Plan:
@@ -187,8 +111,14 @@ def _route(
             detail = f"The path holds {segments}, which two servers may read differently."
             return Refusal(Reason.INVALID_PATH, request_id, detail=detail, gateway=gateway)
         raw, decoded = segments
+        reserved = gateway.authenticator.reserved
+        if reserved and len(decoded) > 1 and decoded[0] == reserved:
+            return _local(head, decoded, query, gateway, client, request_id)
         found = gateway.trie.match(decoded)
         if found is None:
+            frontend = gateway.frontend
+            if frontend is not None and head.method in (b"GET", b"HEAD"):
+                return _ask(head, gateway, frontend, path, mark + query, client, now, request_id)
             return Refusal(Reason.ROUTE_NOT_FOUND, request_id, gateway=gateway)
         leaf = found
         _remember(gateway.path_memo, path, leaf, raw)
@@ -201,32 +131,7 @@ def _route(
     limit = route.settings.max_body_bytes
     if limit is not None and head.content_length > limit:
         return Refusal(Reason.BODY_TOO_LARGE, request_id, gateway=gateway, route=route)
-    credential = None
-    if route.secure or head.presented is not None:
-        checked = _check(head, gateway, route, now, request_id)
-        if isinstance(checked, Refusal):
-            return checked
-        credential = checked
-    service = route.service
-    if service is None:
-        return Refusal(Reason.SERVICE_NOT_CONFIGURED, request_id, gateway=gateway, route=route)
-    targets = service.targets
-    if len(targets) == 1:
-        chosen = targets[0]
-    else:
-        service.turn = turn = (service.turn + 1) % len(targets)
-        chosen = targets[turn]
-    new_path = chosen.base_path + build_path(route.pieces, raw) or b"/"
-    head_bytes = _upstream_head(
-        head,
-        b"%b %b%b%b HTTP/1.1\r\n" % (head.method, new_path, mark, query),
-        b"Host: %b\r\n" % head.host if service.preserve_host and head.host else chosen.host_line,
-        gateway.fixed_lines,
-        credential.identity_lines if credential is not None else b"",
-        client,
-        request_id,
-    )
-    return Forward(gateway, route, service, chosen, credential, request_id, head_bytes)
+    return _ask(head, gateway, route, build_path(route.pieces, raw), mark + query, client, now, request_id)
 
 
 def _remember(memo: dict[bytes, tuple[Leaf, list[bytes]]], path: bytes, leaf: Leaf, raw: list[bytes]) -> None:
@@ -237,50 +142,227 @@ def _remember(memo: dict[bytes, tuple[Leaf, list[bytes]]], path: bytes, leaf: Le
         memo[path] = (leaf, raw)
 
 
-def _check(
-    head: RequestHead, gateway: Gateway, route: Route, now: float, request_id: bytes
-) -> Credential | Refusal | None:
+def _local(
+    head: RequestHead,
+    decoded: list[bytes],
+    query: bytes,
+    gateway: Gateway,
+    client: Client,
+    request_id: bytes,
+) -> Plan:
+    """Find one of the gateway's own endpoints; they come before all routes."""
+    methods = gateway.authenticator.endpoints.get(decoded[1]) if len(decoded) == 2 else None
+    if methods is None:
+        return Refusal(Reason.ROUTE_NOT_FOUND, request_id, gateway=gateway)
+    if head.method in methods or (head.method == b"HEAD" and b"GET" in methods):
+        return Local(gateway, decoded[1], head, query, client, request_id)
+    allow = b", ".join((*methods, *((b"HEAD",) if b"GET" in methods else ()), b"OPTIONS"))
+    if head.method == b"OPTIONS":
+        return Allowed(allow, request_id)
+    return Refusal(
+        Reason.METHOD_NOT_ALLOWED, request_id, extra_lines=b"Allow: %b\r\n" % allow, gateway=gateway
+    )
+
+
+def _ask(
+    head: RequestHead,
+    gateway: Gateway,
+    route: Route,
+    path: bytes,
+    tail: bytes,
+    client: Client,
+    now: float,
+    request_id: bytes,
+) -> Plan:
     """Ask the gateway's authenticator on a SECURE route; on any route put foreign credential fields back.
 
     A field that is another gateway's credential is an ordinary field here.
     """
-    own: list[bytes] = []
+    presented: Presented = []
     authenticator = gateway.authenticator
     if head.presented is not None:
-        for name, value in head.presented:
-            if name in authenticator.credential_fields:
-                own.append(value)
+        for item in head.presented:
+            if item[0] in authenticator.credential_fields:
+                presented.append(item)
             else:
-                head.lines.append(b"%b: %b\r\n" % (name, value))
+                head.lines.append(b"%b: %b\r\n" % item)
     if not route.secure:
-        return None
-    found = authenticator.identify(own, gateway.credentials, now)
-    if not isinstance(found, Credential):
-        missing = found is Reason.CREDENTIALS_MISSING
-        return Refusal(
+        return _forward(head, gateway, route, path, tail, client, request_id, presented, None)
+    found = authenticator.identify(head, presented, client, now)
+    if isinstance(found, Identity):
+        return _admit(head, gateway, route, path, tail, client, request_id, presented, found)
+    if isinstance(found, Lookup):
+        if found.is_guess and client.guard is not None:
+            wait_s = client.guard.retry_after_s(caller_address(head, client), found.account, now)
+            if wait_s:
+                return _blocked(gateway, route, request_id, wait_s)
+        return Pending(gateway, route, head, path, tail, client, request_id, presented, found)
+    return _denied(found, head, gateway, route, client, now, request_id)
+
+
+def finish(pending: Pending, found: Identity | Denial, now: float) -> Plan:
+    """Go on where `plan` had to wait: `found` is what the look-up came to."""
+    if isinstance(found, Identity):
+        return _admit(
+            pending.head,
+            pending.gateway,
+            pending.route,
+            pending.path,
+            pending.tail,
+            pending.client,
+            pending.request_id,
+            pending.presented,
             found,
-            request_id,
-            detail=authenticator.missing_detail if missing else None,
-            extra_lines=b"WWW-Authenticate: %b\r\n" % authenticator.challenge,
-            gateway=gateway,
-            route=route,
         )
+    return _denied(
+        found, pending.head, pending.gateway, pending.route, pending.client, now, pending.request_id
+    )
+
+
+def finish_local(local: Local, denial: Denial, now: float) -> Plan:
+    """Refuse at one of the gateway's own endpoints; failures there count like those on routes."""
+    return _denied(denial, local.head, local.gateway, None, local.client, now, local.request_id)
+
+
+def _denied(
+    denial: Denial,
+    head: RequestHead,
+    gateway: Gateway,
+    route: Route | None,
+    client: Client,
+    now: float,
+    request_id: bytes,
+) -> Plan:
+    """Say no; a caller that has failed too often is told to wait instead."""
+    if denial.is_failure and client.guard is not None:
+        address = caller_address(head, client)
+        wait_s = client.guard.retry_after_s(address, denial.account, now)
+        if wait_s:
+            return _blocked(gateway, route, request_id, wait_s, denial.why)
+        client.guard.failed(address, denial.account, now)
+    if denial.location:
+        return Redirect(denial.location, request_id)
+    return Refusal(
+        denial.reason,
+        request_id,
+        detail=denial.detail,
+        extra_lines=denial.extra_lines,
+        gateway=gateway,
+        route=route,
+        why=denial.why,
+    )
+
+
+def _blocked(gateway: Gateway, route: Route | None, request_id: bytes, wait_s: int, why: str = "") -> Refusal:
+    return Refusal(
+        Reason.TOO_MANY_FAILURES,
+        request_id,
+        gateway=gateway,
+        route=route,
+        why=why or "too many failed checks from this address or for this account",
+        retry_after_s=wait_s,
+    )
+
+
+def caller_address(head: RequestHead, client: Client) -> str:
+    """Return the address of who sent a request: the peer's or, behind trusted proxies, the one they name.
+
+    That is the first untrusted address from the right of X-Forwarded-For; what stands left of it is hearsay.
+    """
+    gateway = client.gateway
+    if not client.trusted or gateway is None or head.forwarded is None:
+        return client.address
+    address = client.address
+    for part in reversed(head.forwarded.get(FORWARDED_FOR, b"").split(b",")):
+        text = part.strip(b" \t").decode("latin-1")
+        try:
+            ip = ip_address(text)
+        except ValueError:
+            return address
+        address = text
+        if not any(ip in network for network in gateway.trusted_proxies):
+            return address
+    return address
+
+
+def _admit(
+    head: RequestHead,
+    gateway: Gateway,
+    route: Route,
+    path: bytes,
+    tail: bytes,
+    client: Client,
+    request_id: bytes,
+    presented: Presented,
+    identity: Identity,
+) -> Plan:
+    """Judge whether a known caller may use the route (DESIGN section 7); then send the request on."""
     if route.restricted:
-        detail = _forbidden(found, route)
+        detail = _forbidden(identity, route)
         if detail is not None:
-            return Refusal(Reason.FORBIDDEN, request_id, detail=detail, gateway=gateway, route=route)
-    return found
+            return Refusal(
+                Reason.FORBIDDEN,
+                request_id,
+                detail=detail,
+                extra_lines=gateway.authenticator.forbidden_lines(route),
+                gateway=gateway,
+                route=route,
+                why=f"{detail} Caller: {identity.consumer or identity.credential_id}.",
+            )
+    return _forward(head, gateway, route, path, tail, client, request_id, presented, identity)
 
 
-def _forbidden(credential: Credential, route: Route) -> str | None:
-    """Return why a known caller may not use the route, or None (DESIGN section 7)."""
-    if route.consumers and credential.consumer not in route.consumers:
+def _forbidden(identity: Identity, route: Route) -> str | None:
+    """Return why a known caller may not use the route, or None; it names what the route asks for."""
+    if route.consumers and identity.consumer not in route.consumers:
         return "This consumer is not among those that may call this route."
-    if route.roles and not route.roles & credential.roles:
-        return "This route asks for a role that the consumer does not have."
-    if route.scopes:
-        return "This route asks for a scope, and an API key carries none."
+    if route.roles and not route.roles & identity.roles:
+        return f"This route asks for one of these roles: {', '.join(sorted(route.roles))}."
+    if not route.scopes <= identity.scopes:
+        missing = ", ".join(sorted(route.scopes - identity.scopes))
+        return f"This route asks for scopes that the credential does not have: {missing}."
     return None
+
+
+def _forward(
+    head: RequestHead,
+    gateway: Gateway,
+    route: Route,
+    path: bytes,
+    tail: bytes,
+    client: Client,
+    request_id: bytes,
+    presented: Presented,
+    identity: Identity | None,
+) -> Plan:
+    """Choose the target and write the head that it gets."""
+    service = route.service
+    if service is None:
+        return Refusal(Reason.SERVICE_NOT_CONFIGURED, request_id, gateway=gateway, route=route)
+    targets = service.targets
+    if len(targets) == 1:
+        chosen = targets[0]
+    else:
+        service.turn = turn = (service.turn + 1) % len(targets)
+        chosen = targets[turn]
+    if identity is None:
+        identity_lines = b""
+    elif route.forward_token:
+        identity_lines = identity.identity_lines + identity.token_line
+    else:
+        identity_lines = identity.identity_lines
+    if presented and gateway.authenticator.keeps_lines:
+        identity_lines += gateway.authenticator.kept_lines(presented)
+    head_bytes = _upstream_head(
+        head,
+        b"%b %b%b HTTP/1.1\r\n" % (head.method, chosen.base_path + path or b"/", tail),
+        b"Host: %b\r\n" % head.host if service.preserve_host and head.host else chosen.host_line,
+        gateway.fixed_lines,
+        identity_lines,
+        client,
+        request_id,
+    )
+    return Forward(gateway, route, service, chosen, identity, request_id, head_bytes)
 
 
 def _upstream_head(

@@ -1,8 +1,7 @@
 """The compiled form of all documents that a worker serves from.
 
 Built whole by ``config.compile`` and swapped in one assignment; never edited after that, with one
-exception: ``Gateway.credentials``, so that a consumer change is one dict update and never a
-recompilation. All text is bytes as it goes to the wire. Pure data: no IO, no clock.
+exception: `Consumers`, so that a consumer change is one dict update and never a recompilation. All text is bytes as it goes to the wire. Pure data: no IO, no clock.
 """
 
 from __future__ import annotations
@@ -13,8 +12,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from authgate_fast.auth.interface import Authenticator
+    from authgate_fast.auth.session import Session
     from authgate_fast.routing.path_policy import PathPolicy
     from authgate_fast.routing.trie import Trie
+
+
+NO_SCOPES: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True, frozen=True)
@@ -65,7 +68,7 @@ class Route:
     path for the backend behind the target's base path: bytes are literal, an int is the index of a raw
     path segment, and a negative int -1-i stands for all raw segments from i on, each with its slash.
     ``roles`` (any), ``scopes`` (all) and ``consumers`` (one of) narrow who may call a SECURE route;
-    empty means no condition.
+    empty means no condition. ``forward_token``: the backend gets the caller's bearer token, if there is one.
     """
 
     name: str
@@ -79,6 +82,7 @@ class Route:
     roles: frozenset[str] = frozenset()
     scopes: frozenset[str] = frozenset()
     consumers: frozenset[str] = frozenset()
+    forward_token: bool = False
 
     @property
     def restricted(self) -> bool:
@@ -99,15 +103,25 @@ class Leaf:
         self.allow = allow
 
 
-class Credential:
-    """One accepted key of one consumer: the identity it gives.
+class Identity:
+    """Who is calling, as one accepted credential shows.
 
-    ``identity_lines`` are the complete field lines for the backend (X-Consumer-Id and so on).
-    ``expires_at`` is in seconds since the epoch, infinity for never: the earlier of the key's and
-    the consumer's.
+    ``consumer`` is empty for a user of an identity provider. ``identity_lines`` are the complete field lines
+    for the backend (X-Consumer-Id and so on), ``token_line`` the Authorization line that goes on where the
+    route's service takes tokens, or b"". ``expires_at`` is in seconds since the epoch, infinity for never.
+    ``session`` is the browser session that this identity lives and ends with, if there is one.
     """
 
-    __slots__ = ("consumer", "credential_id", "expires_at", "identity_lines", "roles")
+    __slots__ = (
+        "consumer",
+        "credential_id",
+        "expires_at",
+        "identity_lines",
+        "roles",
+        "scopes",
+        "session",
+        "token_line",
+    )
 
     def __init__(
         self,
@@ -116,20 +130,72 @@ class Credential:
         roles: frozenset[str],
         expires_at: float,
         identity_lines: bytes,
+        *,
+        scopes: frozenset[str] = NO_SCOPES,
+        token_line: bytes = b"",
+        session: Session | None = None,
     ) -> None:
         self.consumer = consumer
         self.credential_id = credential_id
         self.roles = roles
+        self.scopes = scopes
         self.expires_at = expires_at
         self.identity_lines = identity_lines
+        self.token_line = token_line
+        self.session = session
+
+
+class User:
+    """A consumer that logs in with a name and a password (BASIC and JWT gateways).
+
+    ``passwords`` are (Argon2id PHC string, the identity that this password gives); ``lines`` the field lines
+    of the consumer without X-Credential-Id. A change of the consumer makes a new object, so that what is remembered
+    of an old one can be told by ``is``.
+    """
+
+    __slots__ = ("consumer", "expires_at", "lines", "passwords", "roles", "username")
+
+    credential_id = "username"  # what a clash of two consumers is about
+
+    def __init__(
+        self,
+        consumer: str,
+        username: bytes,
+        passwords: tuple[tuple[str, Identity], ...],
+        roles: frozenset[str],
+        expires_at: float,
+        lines: bytes,
+    ) -> None:
+        self.consumer = consumer
+        self.username = username
+        self.passwords = passwords
+        self.roles = roles
+        self.expires_at = expires_at
+        self.lines = lines
+
+
+class Consumers:
+    """Who may call a gateway with a credential of its own: the one mutable part of a snapshot.
+
+    ``keys`` maps the SHA-256 digest (32 bytes) of an API key to what it stands for, ``users`` a username in
+    UTF-8 to who logs in with it. Both live on from one snapshot to the next.
+    """
+
+    __slots__ = ("keys", "users")
+
+    def __init__(
+        self, keys: dict[bytes, Identity] | None = None, users: dict[bytes, User] | None = None
+    ) -> None:
+        self.keys: dict[bytes, Identity] = {} if keys is None else keys
+        self.users: dict[bytes, User] = {} if users is None else users
 
 
 @dataclass(slots=True)
 class Gateway:
     """One public front door.
 
-    ``credentials`` maps the SHA-256 digest (32 bytes) of a key to what it stands for; it is the one
-    mutable part of a snapshot and lives on from one snapshot to the next.
+    ``authenticator`` remembers what it has checked, so it lives on from one snapshot to the next while the
+    gateway's ``auth`` stays the same. ``frontend`` (BFF) serves what no route matches.
     ``path_memo`` belongs to the plan: paths that matched, with their leaf and raw segments.
     ``fixed_lines`` are the field lines every request to a backend carries (Via, X-Gateway-Id).
     """
@@ -137,11 +203,12 @@ class Gateway:
     name: str
     hosts: tuple[str, ...]
     authenticator: Authenticator
-    credentials: dict[bytes, Credential]
+    consumers: Consumers
     trie: Trie
     path_policy: PathPolicy
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...]
     fixed_lines: bytes
+    frontend: Route | None = None
     path_memo: dict[bytes, tuple[Leaf, list[bytes]]] = field(default_factory=dict)
 
 

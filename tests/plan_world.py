@@ -8,12 +8,22 @@ from ipaddress import ip_network
 
 from authgate_fast.auth.api_key import ApiKeyAuthenticator
 from authgate_fast.config.compile import build_snapshot
+from authgate_fast.decision import Client, Forward, Plan, Refusal
 from authgate_fast.http.request import RequestHead
-from authgate_fast.plan import Client, Forward, Plan, Refusal, plan
+from authgate_fast.plan import plan
 from authgate_fast.routing.path_policy import PathPolicy
 from authgate_fast.routing.template import Template, parse_public, parse_target, target_pieces
 from authgate_fast.routing.trie import build_trie
-from authgate_fast.snapshot import Credential, Gateway, Route, Service, Snapshot, Target, TimeoutSettings
+from authgate_fast.snapshot import (
+    Consumers,
+    Gateway,
+    Identity,
+    Route,
+    Service,
+    Snapshot,
+    Target,
+    TimeoutSettings,
+)
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -30,12 +40,12 @@ def key(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
 
-def credential(consumer: str, *roles: str, expires_at: float = float("inf")) -> Credential:
+def credential(consumer: str, *roles: str, expires_at: float = float("inf")) -> Identity:
     lines = f"X-Consumer-Id: {consumer}\r\n"
     if roles:
         lines += f"X-Consumer-Roles: {','.join(roles)}\r\n"
     lines += "X-Credential-Id: default\r\n"
-    return Credential(consumer, "default", frozenset(roles), expires_at, lines.encode())
+    return Identity(consumer, "default", frozenset(roles), expires_at, lines.encode())
 
 
 def route(
@@ -90,15 +100,16 @@ def _gateway(
     name: str,
     hosts: tuple[str, ...],
     header: str,
-    keys: dict[bytes, Credential],
+    keys: dict[bytes, Identity],
     routes: list[tuple[Template, Route]],
     networks: tuple[object, ...],
 ) -> Gateway:
+    consumers = Consumers(keys)
     return Gateway(
         name,
         hosts,
-        ApiKeyAuthenticator(name, header),
-        keys,
+        ApiKeyAuthenticator(name, header, consumers),
+        consumers,
         build_trie(routes),
         PathPolicy(),
         networks,  # type: ignore[arg-type]  # networks of either family

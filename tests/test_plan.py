@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from authgate_fast.decision import Allowed, Client, Forward, Refusal
 from authgate_fast.errors import Reason
-from authgate_fast.plan import SERVER_ALLOW, Allowed, Client, Forward, Refusal
+from authgate_fast.plan import SERVER_ALLOW
 from authgate_fast.snapshot import Snapshot
 from tests.plan_world import (
     BACKEND,

@@ -60,14 +60,14 @@ def test_a_key_in_the_query_is_no_key() -> None:
 
 def test_a_good_key_passes_and_names_its_consumer() -> None:
     found = forward(b"GET", b"/private", [KEY])
-    assert found.credential is not None
-    assert found.credential.consumer == "one"
+    assert found.identity is not None
+    assert found.identity.consumer == "one"
 
 
 def test_naming_the_credential_field_in_connection_changes_nothing() -> None:
     for fields in ([(b"Connection", b"x-api-key"), KEY], [KEY, (b"Connection", b"X-Api-Key")]):
         found = forward(b"GET", b"/private", fields)
-        assert found.credential is not None
+        assert found.identity is not None
         assert b"one" not in found.head.replace(b"X-Consumer-Id: one", b"")
 
 
@@ -83,7 +83,7 @@ def test_a_key_ends_with_its_time() -> None:
 
 def test_a_consumer_change_counts_from_the_next_request_on() -> None:
     snapshot, client = make_snapshot(), Client(PEER)
-    credentials = snapshot.gateways["shop"].credentials
+    credentials = snapshot.gateways["shop"].consumers.keys
     forward(b"GET", b"/private", [KEY], snapshot=snapshot, client=client)
     saved = dict(credentials)
     credentials.clear()
@@ -118,7 +118,7 @@ def test_roles_consumers_and_scopes_narrow_a_route(
 @pytest.mark.parametrize("keys", [[], [KEY], [(b"X-Api-Key", b"nobody")], [KEY, KEY], [(b"X-Api-Key", b"")]])
 def test_a_public_route_never_asks_and_forwards_no_credential(keys: Fields) -> None:
     found = forward(b"GET", b"/products/1", keys)
-    assert found.credential is None
+    assert found.identity is None
     assert b"api-key" not in found.head.lower()
     assert b"X-Consumer" not in found.head
 

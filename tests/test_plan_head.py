@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from authgate_fast.plan import PATH_MEMO_SIZE, Client, Forward, Refusal
+from authgate_fast.decision import Client, Forward, Refusal
+from authgate_fast.plan import PATH_MEMO_SIZE
 from tests.http.second_opinion import read_request_head, values
 from tests.http.test_fields import CLAIMS, FORWARDED_SPELT_ODDLY, HOP_BY_HOP, IDENTITY, spellings
 from tests.plan_world import FRESH, PEER, SHOP, Fields, ask, forward, make_snapshot, with_star

@@ -5,12 +5,13 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from authgate_fast.decision import Allowed, Client, Forward, Refusal
 from authgate_fast.errors import TABLE
 from authgate_fast.http.fields import is_reserved
-from authgate_fast.http.problem import options_response, problem_response
+from authgate_fast.http.problem import own_response, problem_response
 from authgate_fast.http.request import METHODS, RequestHead
-from authgate_fast.plan import Allowed, Client, Forward, Refusal, plan
-from authgate_fast.snapshot import Credential, Snapshot
+from authgate_fast.plan import plan
+from authgate_fast.snapshot import Identity, Snapshot
 from tests.http.second_opinion import read_request_head, read_response, values
 from tests.http.test_fields import CLAIMS, HOP_BY_HOP, IDENTITY, spellings
 from tests.plan_world import FRESH, NOW, PEER, SHOP, Fields, make_snapshot, with_star
@@ -104,8 +105,8 @@ def check_forward(found: Forward, request: Request) -> None:
     assert len(values(read, b"host")) == 1
     assert len(values(read, b"content-length")) + len(values(read, b"transfer-encoding")) <= 1
     granted: Fields = []
-    if found.credential is not None:
-        granted = [tuple(line.split(b": ")) for line in found.credential.identity_lines.split(b"\r\n")[:-1]]  # type: ignore[misc]
+    if found.identity is not None:
+        granted = [tuple(line.split(b": ")) for line in found.identity.identity_lines.split(b"\r\n")[:-1]]  # type: ignore[misc]
     said = {
         b"x-gateway-id": [found.gateway.name.encode()],
         **{name.lower(): [value] for name, value in granted},
@@ -124,7 +125,7 @@ def check_forward(found: Forward, request: Request) -> None:
     for field in found.gateway.authenticator.credential_fields:
         folded = field.replace(b"_", b"-").replace(b".", b"-")
         assert not any(bytes(n).replace(b"_", b"-").replace(b".", b"-") == folded for n, _ in read.headers)
-    assert not found.route.secure or isinstance(found.credential, Credential)
+    assert not found.route.secure or isinstance(found.identity, Identity)
 
 
 @settings(max_examples=500)
@@ -147,8 +148,10 @@ def test_the_plan_never_throws_and_what_it_emits_h11_reads_as_one_honest_request
         event, _ = read_response(data)
         assert event.status_code == TABLE[found.reason].status
     else:
+        assert isinstance(found, Allowed)
+        lines = b"Allow: %b\r\n" % found.allow
         read_response(
-            options_response(found.allow, request_id=found.request_id, date_line=b"", close=False), b"OPTIONS"
+            own_response(204, lines, request_id=found.request_id, date_line=b"", close=False), b"OPTIONS"
         )
 
 

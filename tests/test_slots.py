@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from authgate_fast.auth.api_key import ApiKeyAuthenticator
+from authgate_fast.decision import Allowed, Client, Forward, Refusal
 from authgate_fast.http.chunked import ChunkedDecoder
 from authgate_fast.http.request import RequestHead
 from authgate_fast.http.response import ResponseHead
 from authgate_fast.limits import Limits
-from authgate_fast.plan import Allowed, Client, Forward, Refusal
 from authgate_fast.proxy.context import Context, Counters
 from authgate_fast.proxy.downstream import Downstream
 from authgate_fast.proxy.exchange import Exchange
@@ -19,8 +19,8 @@ from authgate_fast.proxy.upstream import Upstream
 from authgate_fast.routing.path_policy import PathPolicy
 from authgate_fast.routing.trie import Node, Trie
 from authgate_fast.snapshot import (
-    Credential,
     Gateway,
+    Identity,
     Leaf,
     Route,
     Service,
@@ -36,7 +36,7 @@ HOT: list[type] = [
     Client,
     Context,
     Counters,
-    Credential,
+    Identity,
     Downstream,
     Exchange,
     Forward,

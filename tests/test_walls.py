@@ -20,16 +20,20 @@ ROOMS = (
     ("errors", "limits"),
     ("snapshot",),
     ("routing", "http", "auth"),
-    ("plan", "addresses"),
+    ("decision", "addresses"),
+    ("plan",),
+    ("model_fields",),
+    ("model_auth",),
     ("model",),
     ("config", "proxy"),
+    ("lookup",),
     ("observe",),
     ("server.small_http",),
     ("demo", "management", "explain"),
     ("server",),
     ("cli",),
 )
-PURE = ("errors", "limits", "addresses", "snapshot", "routing", "http", "auth", "plan")
+PURE = ("errors", "limits", "addresses", "snapshot", "routing", "http", "auth", "decision", "plan")
 IMPURE = frozenset(
     {
         "asyncio", "concurrent", "h11", "httptools", "io", "logging", "multiprocessing", "os", "pathlib",
@@ -37,8 +41,19 @@ IMPURE = frozenset(
         "threading", "time", "uvloop",
     }
 )  # fmt: skip
-NEVER_IN_PROXY = ("config", "model", "management", "cli", "explain", "demo", "server")
-DATA_PLANE = ("proxy", "plan", "snapshot", "http", "routing", "auth")
+NEVER_IN_PROXY = (
+    "config",
+    "lookup",
+    "model",
+    "model_auth",
+    "model_fields",
+    "management",
+    "cli",
+    "explain",
+    "demo",
+    "server",
+)
+DATA_PLANE = ("proxy", "plan", "decision", "snapshot", "http", "routing", "auth")
 CLOCK_CALLS = frozenset({"now", "utcnow", "today"})
 
 

@@ -8,10 +8,13 @@ import zlib
 from hmac import compare_digest
 from typing import TYPE_CHECKING
 
+from authgate_fast.auth.interface import NO_ENDPOINTS, Denial, Lookup, Presented
 from authgate_fast.errors import Reason
 
 if TYPE_CHECKING:
-    from authgate_fast.snapshot import Credential
+    from authgate_fast.decision import Client
+    from authgate_fast.http.request import RequestHead
+    from authgate_fast.snapshot import Consumers, Identity, Route
 
 KEY_PREFIX = "agk_"
 MAX_KEY_BYTES = 512
@@ -24,30 +27,52 @@ _sha256 = hashlib.sha256
 class ApiKeyAuthenticator:
     """Checks the key in one request field against the SHA-256 of every known key."""
 
-    __slots__ = ("challenge", "credential_fields", "missing_detail")
+    __slots__ = ("_invalid", "_keys", "_missing", "credential_fields", "endpoints", "keeps_lines", "reserved")
 
-    def __init__(self, gateway: str, header: str) -> None:
+    def __init__(self, gateway: str, header: str, consumers: Consumers) -> None:
         self.credential_fields = frozenset({header.lower().encode("ascii")})
-        self.challenge = f'ApiKey realm="{gateway}", header="{header}"'.encode("ascii")
-        self.missing_detail = f"This route needs an API key in the {header} header."
+        self.keeps_lines = False
+        self.reserved = b""
+        self.endpoints = NO_ENDPOINTS
+        self._keys = consumers.keys
+        challenge = f'WWW-Authenticate: ApiKey realm="{gateway}", header="{header}"\r\n'.encode("ascii")
+        self._missing = Denial(
+            Reason.CREDENTIALS_MISSING,
+            detail=f"This route needs an API key in the {header} header.",
+            extra_lines=challenge,
+            why=f"the request has no {header} field",
+        )
+        # One answer for all that is wrong with a key: which of them it is, nobody is told.
+        self._invalid = Denial(
+            Reason.CREDENTIALS_INVALID,
+            extra_lines=challenge,
+            why="no enabled consumer has this key, or the key has expired, or it was sent twice",
+            is_failure=True,
+        )
 
     def identify(
-        self, presented: list[bytes], credentials: dict[bytes, Credential], now: float
-    ) -> Credential | Reason:
+        self, head: RequestHead, presented: Presented, client: Client, now: float
+    ) -> Identity | Denial | Lookup:
         """Look the key up by its digest; unknown, expired and doubled keys are told apart by nobody."""
-        if not presented:
-            return Reason.CREDENTIALS_MISSING
         if len(presented) != 1:
-            return Reason.CREDENTIALS_INVALID
-        key = presented[0]
+            return self._invalid if presented else self._missing
+        key = presented[0][1]
         if not key:
-            return Reason.CREDENTIALS_MISSING
+            return self._missing
         if len(key) > MAX_KEY_BYTES:
-            return Reason.CREDENTIALS_INVALID
-        credential = credentials.get(_sha256(key).digest())
-        if credential is None or credential.expires_at <= now:
-            return Reason.CREDENTIALS_INVALID
-        return credential
+            return self._invalid
+        identity = self._keys.get(_sha256(key).digest())
+        if identity is None or identity.expires_at <= now:
+            return self._invalid
+        return identity
+
+    def kept_lines(self, presented: Presented) -> bytes:
+        """Keep nothing: the key is for the gateway."""
+        return b""
+
+    def forbidden_lines(self, route: Route) -> bytes:
+        """Say no more: the scheme has no such parameters."""
+        return b""
 
 
 def _base62(number: int, length: int) -> str:

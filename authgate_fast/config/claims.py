@@ -1,4 +1,4 @@
-"""Who was first: hosts among gateways, keys among the consumers of one gateway.
+"""Who was first: hosts among gateways, keys and usernames among the consumers of one gateway.
 
 The first claim holds; later ones wait in their order, are reported, and take over when it goes.
 Changing claims and reporting them are two calls, so that one batch can move a claim without a false
@@ -8,10 +8,11 @@ report in between. Pure, no IO.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Generic, Protocol, TypeVar
 
 from authgate_fast.config.keys import DocumentKey, label, redis_key
 from authgate_fast.config.problems import Problem
-from authgate_fast.snapshot import Credential
+from authgate_fast.snapshot import Identity, User
 
 Settlement = tuple[list[str], dict[str, Problem]]
 """Names of clashes that are over, and the clashes there are now."""
@@ -64,61 +65,86 @@ class HostClaims:
         return over, now
 
 
-class KeyClaims:
-    """The keys of one gateway's consumers. ``credentials`` is what the snapshot shares and serves from."""
+class Claimed(Protocol):
+    """What a consumer claims: a key's identity or a user."""
 
-    __slots__ = ("_reported", "_unsettled", "_waiting", "credentials")
+    consumer: str
+    credential_id: str
 
-    def __init__(self) -> None:
-        self.credentials: dict[bytes, Credential] = {}
-        self._waiting: dict[bytes, list[Credential]] = {}
+
+_T = TypeVar("_T", bound=Claimed)
+
+
+class ConsumerClaims(Generic[_T]):
+    """What the consumers of one gateway claim: their keys, or their usernames.
+
+    ``holders`` is what the snapshot shares and serves from. `words` say what is claimed, for people: the field of
+    the document, one of them, and what to do.
+    """
+
+    __slots__ = ("_reported", "_unsettled", "_waiting", "_words", "holders")
+
+    def __init__(self, words: tuple[str, str, str]) -> None:
+        self.holders: dict[bytes, _T] = {}
+        self._words = words
+        self._waiting: dict[bytes, list[_T]] = {}
         self._unsettled: set[bytes] = set()
         self._reported: dict[bytes, list[str]] = {}
 
-    def claim(self, digest: bytes, credential: Credential) -> None:
-        """Let a consumer have a key, or wait for it."""
-        holder = self.credentials.get(digest)
-        if holder is None or holder.consumer == credential.consumer:
-            self.credentials[digest] = credential
+    def claim(self, name: bytes, claimed: _T) -> None:
+        """Let a consumer have a key or username, or wait for it."""
+        holder = self.holders.get(name)
+        if holder is None or holder.consumer == claimed.consumer:
+            self.holders[name] = claimed
             return
-        self._unsettled.add(digest)
-        waiting = self._waiting.setdefault(digest, [])
+        self._unsettled.add(name)
+        waiting = self._waiting.setdefault(name, [])
         for index, other in enumerate(waiting):
-            if other.consumer == credential.consumer:
-                waiting[index] = credential
+            if other.consumer == claimed.consumer:
+                waiting[index] = claimed
                 return
-        waiting.append(credential)
+        waiting.append(claimed)
 
-    def release(self, digest: bytes, consumer: str) -> None:
-        """End a consumer's claim on a key, at once; the next in line has it from now on."""
-        waiting = self._waiting.get(digest)
+    def release(self, name: bytes, consumer: str) -> None:
+        """End a consumer's claim, at once; the next in line has it from now on."""
+        waiting = self._waiting.get(name)
         if waiting is None:
-            del self.credentials[digest]
+            del self.holders[name]
             return
-        self._unsettled.add(digest)
-        if self.credentials[digest].consumer == consumer:
-            self.credentials[digest] = waiting.pop(0)
+        self._unsettled.add(name)
+        if self.holders[name].consumer == consumer:
+            self.holders[name] = waiting.pop(0)
         else:
             waiting[:] = [other for other in waiting if other.consumer != consumer]
         if not waiting:
-            del self._waiting[digest]
+            del self._waiting[name]
 
     def settle(self, gateway: str) -> Settlement:
         """Return how clashes have changed since the last call; no message holds a key or its hash."""
+        field, one, advice = self._words
         over: list[str] = []
         now: dict[str, Problem] = {}
-        for digest in self._unsettled:
-            over += self._reported.pop(digest, ())
-            for credential in self._waiting.get(digest, ()):
-                key = DocumentKey("consumer", gateway, credential.consumer)
-                name = f"{label(key)} key {credential.credential_id}"
-                now[name] = Problem(
+        for name in self._unsettled:
+            over += self._reported.pop(name, ())
+            for claimed in self._waiting.get(name, ()):
+                key = DocumentKey("consumer", gateway, claimed.consumer)
+                clash = f"{label(key)} {one} {claimed.credential_id}"
+                now[clash] = Problem(
                     redis_key(key),
-                    "api_keys",
-                    f"a key ({credential.credential_id}) that another consumer has",
-                    f"the older consumer `{self.credentials[digest].consumer}` keeps it; "
-                    "each consumer needs its own key",
+                    field,
+                    f"a {one} ({claimed.credential_id}) that another consumer has",
+                    f"the older consumer `{self.holders[name].consumer}` keeps it; {advice}",
                 )
-                self._reported.setdefault(digest, []).append(name)
+                self._reported.setdefault(name, []).append(clash)
         self._unsettled.clear()
-        return [name for name in over if name not in now], now
+        return [clash for clash in over if clash not in now], now
+
+
+def key_claims() -> ConsumerClaims[Identity]:
+    """Return the claims on keys, by their SHA-256 digest."""
+    return ConsumerClaims(("api_keys", "key", "each consumer needs its own key"))
+
+
+def user_claims() -> ConsumerClaims[User]:
+    """Return the claims on usernames, in UTF-8."""
+    return ConsumerClaims(("username", "name", "each consumer needs its own username"))

@@ -9,17 +9,31 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import replace
 from itertools import islice
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from authgate_fast.auth.api_key import ApiKeyAuthenticator
+from authgate_fast.config.authenticators import make_frontend
 from authgate_fast.config.keys import DocumentKey, redis_key
 from authgate_fast.config.problems import Problem
 from authgate_fast.limits import NARROWABLE, Limits
 from authgate_fast.model import ConsumerDocument, GatewayDocument, Narrowing, RouteDocument, ServiceDocument
+from authgate_fast.model_fields import seconds_of
 from authgate_fast.routing.path_policy import PathPolicy
 from authgate_fast.routing.template import Template
 from authgate_fast.routing.trie import build_trie
-from authgate_fast.snapshot import Credential, Gateway, Route, Service, Snapshot, Target, TimeoutSettings
+from authgate_fast.snapshot import (
+    Consumers,
+    Gateway,
+    Identity,
+    Route,
+    Service,
+    Snapshot,
+    Target,
+    TimeoutSettings,
+    User,
+)
+
+if TYPE_CHECKING:
+    from authgate_fast.auth.interface import Authenticator
 
 STEP = 100
 """How many documents or routes are worked on between two steps; at most some 3 ms of work."""
@@ -47,11 +61,12 @@ def compile_gateway(  # each is a document or what it is compiled with
     document: GatewayDocument,
     services: Mapping[str, ServiceDocument],
     routes: Mapping[str, RouteDocument],
-    credentials: dict[bytes, Credential],
+    authenticator: Authenticator,
+    consumers: Consumers,
     limits: Limits,
 ) -> Gateway:
     """Compile a gateway in one go; of two routes in conflict the first is served."""
-    steps = compile_gateway_steps(name, document, services, routes, credentials, limits)
+    steps = compile_gateway_steps(name, document, services, routes, authenticator, consumers, limits)
     while True:
         try:
             next(steps)
@@ -65,12 +80,13 @@ def compile_gateway_steps(  # as above
     document: GatewayDocument,
     services: Mapping[str, ServiceDocument],
     routes: Mapping[str, RouteDocument],
-    credentials: dict[bytes, Credential],
+    authenticator: Authenticator,
+    consumers: Consumers,
     limits: Limits,
 ) -> Generator[None, None, Compiled]:
     """Compile a gateway, with a pause after every `STEP` routes.
 
-    `credentials` becomes the gateway's own, not a copy: it lives on from one snapshot to the next.
+    The `authenticator` and the `consumers` live on from one snapshot to the next.
     """
     compiled_services = {
         service_name: compile_service(service_name, service)
@@ -79,6 +95,7 @@ def compile_gateway_steps(  # as above
     }
     node = TimeoutSettings(**{name: getattr(limits, name) for name in NARROWABLE})
     settings = {service_name: narrow(node, service) for service_name, service in services.items()}
+    forward_token = getattr(document.auth, "forward_token", True)
     holders: dict[tuple[object, str], str] = {}
     items: list[tuple[Template, Route]] = []
     clashes: list[RouteClash] = []
@@ -93,17 +110,22 @@ def compile_gateway_steps(  # as above
                 continue
             narrowed = narrow(settings.get(route.service, node), route)
             service = compiled_services.get(route.service)
-            items.append((route.template, _compile_route(route_name, route, service, narrowed)))
+            takes_token = forward_token and (
+                route.service not in services or services[route.service].forward_token
+            )
+            compiled = _compile_route(route_name, route, service, narrowed, forward_token=takes_token)
+            items.append((route.template, compiled))
         yield
     gateway = Gateway(
         name=name,
         hosts=document.hosts,
-        authenticator=ApiKeyAuthenticator(name, document.auth.header),
-        credentials=credentials,
+        authenticator=authenticator,
+        consumers=consumers,
         trie=build_trie(items),
         path_policy=PathPolicy(frozenset(document.path_policy.allow)),
         trusted_proxies=document.networks,
         fixed_lines=f"Via: 1.1 authgate\r\nX-Gateway-Id: {name}\r\n".encode("ascii"),
+        frontend=make_frontend(document.auth, node),
     )
     return Compiled(gateway, clashes)
 
@@ -123,10 +145,13 @@ def compile_service(name: str, document: ServiceDocument) -> Service:
     return Service(name, targets, preserve_host=document.preserve_host)
 
 
-def compile_credentials(
+def compile_consumer(
     consumer: str, document: ConsumerDocument, role_sets: dict[tuple[str, ...], frozenset[str]]
-) -> list[tuple[bytes, Credential]]:
-    """Return what each key digest of a consumer stands for; `role_sets` lets equal roles be one object."""
+) -> tuple[list[tuple[bytes, Identity]], User | None]:
+    """Return what each key digest of a consumer stands for, and the user if it has a password.
+
+    `role_sets` lets equal roles be one object.
+    """
     roles = role_sets.get(document.roles)
     if roles is None:
         roles = role_sets[document.roles] = frozenset(document.roles)
@@ -134,15 +159,23 @@ def compile_credentials(
     if roles:
         # In the order of the document, each role once.
         lines += f"X-Consumer-Roles: {','.join(dict.fromkeys(document.roles))}\r\n"
-    return [
-        (
-            digest,
-            Credential(
-                consumer, key_id, roles, ends_at, f"{lines}X-Credential-Id: {key_id}\r\n".encode("ascii")
-            ),
-        )
-        for key_id, digest, ends_at in document.all_keys()
-    ]
+
+    def identity(credential_id: str, ends_at: float) -> Identity:
+        own_lines = f"{lines}X-Credential-Id: {credential_id}\r\n".encode("ascii")
+        return Identity(consumer, credential_id, roles, ends_at, own_lines)
+
+    keys = [(digest, identity(key_id, ends_at)) for key_id, digest, ends_at in document.all_keys()]
+    passwords = document.all_passwords()
+    if not passwords:
+        return keys, None
+    return keys, User(
+        consumer,
+        document.login_name(consumer),
+        tuple((text, identity(password_id, ends_at)) for password_id, text, ends_at in passwords),
+        roles,
+        seconds_of(document.expires_at),
+        lines.encode("ascii"),
+    )
 
 
 def narrow(settings: TimeoutSettings, document: Narrowing) -> TimeoutSettings:
@@ -176,7 +209,12 @@ def build_snapshot(revision: int, gateways: Iterable[Gateway]) -> Snapshot:
 
 
 def _compile_route(
-    name: str, document: RouteDocument, service: Service | None, settings: TimeoutSettings
+    name: str,
+    document: RouteDocument,
+    service: Service | None,
+    settings: TimeoutSettings,
+    *,
+    forward_token: bool,
 ) -> Route:
     return Route(
         name=name,
@@ -190,6 +228,7 @@ def _compile_route(
         roles=frozenset(document.roles),
         scopes=frozenset(document.scopes),
         consumers=frozenset(document.consumers),
+        forward_token=forward_token,
     )
 
 

@@ -21,7 +21,7 @@ from authgate_fast.config.documents import NESTED_IN_GATEWAY, read_document_at
 from authgate_fast.config.keys import DocumentKey, is_name
 from authgate_fast.config.problems import Problem, did_you_mean, join_path, printable, show
 from authgate_fast.config.yaml_text import Fields, Items, YamlError, read_yaml
-from authgate_fast.model import NAME_RULE
+from authgate_fast.model_fields import NAME_RULE
 
 MAX_FILE_BYTES = 67_108_864
 """Some 300,000 consumers; beyond that, documents belong into Redis."""

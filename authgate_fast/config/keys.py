@@ -9,7 +9,7 @@ import re
 from sys import intern
 from typing import Literal, NamedTuple
 
-from authgate_fast.model import NAME_PATTERN
+from authgate_fast.model_fields import NAME_PATTERN
 
 Kind = Literal["gateway", "service", "route", "consumer"]
 

@@ -17,9 +17,12 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from authgate_fast.limits import NARROWABLE, Limits
+from authgate_fast.model_auth import AUTH_MODELS
 
 MAX_SHOWN = 60
-_SECRET_FIELDS = frozenset({"api_key_sha256", "sha256", "password_hash"})
+_SECRET_FIELDS = frozenset(
+    {"api_key_sha256", "sha256", "password_hash", "hash", "client_secret", "password", "secret", "api_key"}
+)
 _DOCUMENT = "a mapping of fields"
 _ABSENT = object()
 _NODE_LIMITS = frozenset(field.name for field in fields(Limits)) - NARROWABLE
@@ -111,34 +114,55 @@ def _explain_one(
         length = len(size) if isinstance(size, str | bytes | bytearray) else 0
         return Problem(where, path, f"{length} bytes that are not JSON", _json_message(context))
     within: tuple[str | int, ...] = tuple(context.get("at", ()))
-    loc = details["loc"] + within
+    loc = _without_tags(details["loc"]) + within
     place = join_path(path, loc)
     if kind == "authgate":
         found = _found(loc, _dig(details["input"], within))
         return Problem(where, place, found, details["msg"], str(context.get("hint", "")), loc)
     if kind == "extra_forbidden":
-        return _unknown_field(model, where, place, loc, also)
-    _, info = _field_at(model, loc)
+        owner, _ = _field_at(model, details["loc"][:-1])
+        return _unknown_field(owner, where, place, loc, also)
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        return _unknown_type(where, place, loc, context)
+    _, info = _field_at(model, details["loc"])
     allowed = _allowed(info, kind, details, loc)
     found = "nothing" if kind == "missing" else _found(loc, details["input"])
     return Problem(where, place, found, allowed, _hint(info, details), loc)
 
 
+def _unknown_type(where: str, place: str, loc: tuple[str | int, ...], context: Mapping[str, Any]) -> Problem:
+    """Say what is wrong with the type of a gateway's ``auth``."""
+    types = ", ".join(AUTH_MODELS)
+    tag = context.get("tag")
+    if not isinstance(tag, str):
+        return Problem(where, f"{place}.type", "nothing", f"this field is required: one of {types}", loc=loc)
+    hint = did_you_mean(tag, AUTH_MODELS)
+    return Problem(
+        where, f"{place}.type", f'"{printable(tag)}"', f"allowed: one of {types}", hint, (*loc, "type")
+    )
+
+
 def _unknown_field(
-    model: type[BaseModel], where: str, place: str, loc: tuple[str | int, ...], also: tuple[str, ...]
+    owner: type[BaseModel] | None, where: str, place: str, loc: tuple[str | int, ...], also: tuple[str, ...]
 ) -> Problem:
     name = str(loc[-1])
     found = "a field that does not exist"
     if name in _NODE_LIMITS:
         message = f"this limit is for a whole node: authgate run --limit {name}=..."
         return Problem(where, place, found, message, loc=loc)
-    owner, _ = _field_at(model, loc[:-1])
-    names = [*owner.model_fields] if owner is not None else []
+    names = (
+        [name for name, info in owner.model_fields.items() if info.description] if owner is not None else []
+    )
     if len(loc) == 1:
         names += also
     return Problem(
         where, place, found, f"the fields here are {', '.join(names)}", did_you_mean(name, names), loc
     )
+
+
+def _without_tags(loc: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """Take out what pydantic says of the member of a union that it looked at: it is no place in the document."""
+    return tuple(part for part in loc if part not in AUTH_MODELS)
 
 
 def _dig(value: object, within: tuple[str | int, ...]) -> object:
@@ -170,6 +194,9 @@ def _field_at(
     info: FieldInfo | None = None
     for part in loc:
         if isinstance(part, int):
+            continue
+        if part in AUTH_MODELS:
+            owner = AUTH_MODELS[str(part)]
             continue
         info = owner.model_fields.get(part) if owner is not None else None
         owner = _model_in(info.annotation) if info is not None else None
@@ -204,6 +231,8 @@ def _hint(info: FieldInfo | None, details: ErrorDetails) -> str:
         )
     if details["type"] in ("tuple_type", "list_type") and isinstance(value, str):
         return "put it in a list: [...]"
+    if isinstance(value, str) and details["loc"] == ("auth",):
+        return f"write {{type: {value}}}" if value in AUTH_MODELS else "write {type: API_KEY}"
     if details["type"] in ("int_type", "float_type") and isinstance(value, str):
         return "write the number without quotes or unit"
     if isinstance(value, str) and info is not None and not _looks_secret(value):

@@ -17,17 +17,18 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from itertools import islice
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from authgate_fast.config.authenticators import auth_key, make_authenticator
 from authgate_fast.config.check import check_documents
-from authgate_fast.config.claims import HostClaims, KeyClaims
+from authgate_fast.config.claims import HostClaims, key_claims, user_claims
 from authgate_fast.config.compile import (
     STEP,
     Compiled,
     RouteClash,
     Steps,
     build_snapshot,
-    compile_credentials,
+    compile_consumer,
     compile_gateway_steps,
 )
 from authgate_fast.config.documents import read_document, summarise
@@ -41,7 +42,11 @@ from authgate_fast.model import (
     RouteDocument,
     ServiceDocument,
 )
-from authgate_fast.snapshot import Gateway, Snapshot
+from authgate_fast.snapshot import Consumers, Gateway, Identity, Snapshot, User
+
+if TYPE_CHECKING:
+    from authgate_fast.auth.interface import Authenticator
+    from authgate_fast.model_auth import Auth
 
 Raw = bytes | Unreadable | None
 """A document's JSON, or why it cannot be read, or None: it is not there (any more)."""
@@ -59,19 +64,40 @@ class _House:
     ``routes`` is in the order of the claims: a route that changes what it claims moves to the end.
     """
 
-    __slots__ = ("compiled", "document", "keys", "route_clashes", "routes", "services")
+    __slots__ = (
+        "_auth",
+        "compiled",
+        "consumers",
+        "document",
+        "keys",
+        "route_clashes",
+        "routes",
+        "services",
+        "users",
+    )
 
     def __init__(self) -> None:
         self.document: GatewayDocument | None = None
         self.services: dict[str, ServiceDocument] = {}
         self.routes: dict[str, RouteDocument] = {}
-        self.keys = KeyClaims()
+        self.keys = key_claims()
+        self.users = user_claims()
+        self.consumers = Consumers(self.keys.holders, self.users.holders)
+        self._auth: tuple[tuple[Auth, str], Authenticator] | None = None
         self.compiled: Gateway | None = None
         self.route_clashes: list[RouteClash] = []
 
     @property
     def is_empty(self) -> bool:
-        return self.document is None and not (self.services or self.routes or self.keys.credentials)
+        claims = self.keys.holders or self.users.holders
+        return self.document is None and not (self.services or self.routes or claims)
+
+    def authenticator(self, name: str, document: GatewayDocument) -> Authenticator:
+        """Return the authenticator for `document`: the one in force, with all it remembers, if it still fits."""
+        key = auth_key(document)
+        if self._auth is None or self._auth[0] != key:
+            self._auth = (key, make_authenticator(name, document, self.consumers))
+        return self._auth[1]
 
 
 class _Draft:
@@ -215,21 +241,27 @@ class Configuration:
         house = self._houses.get(key.gateway)
         if house is None:
             house = self._houses[key.gateway] = _House()
-        granted = []
+        keys: list[tuple[bytes, Identity]] = []
+        user: User | None = None
         if isinstance(new, ConsumerDocument) and new.enabled:
             if len(self._role_sets) > _MAX_ROLE_SETS:
                 self._role_sets.clear()
-            granted = compile_credentials(key.name, new, self._role_sets)
+            keys, user = compile_consumer(key.name, new, self._role_sets)
         if old_raw is not None:
             # Keeping the digests of every consumer would cost more memory than reading one again costs time.
             old = read_document(key, old_raw)
             if isinstance(old, ConsumerDocument) and old.enabled:
-                kept = {digest for digest, _ in granted}
+                kept = {digest for digest, _ in keys}
                 for _, digest, _ in old.all_keys():
                     if digest not in kept:
                         house.keys.release(digest, key.name)
-        for digest, credential in granted:
-            house.keys.claim(digest, credential)
+                username = old.login_name(key.name)
+                if old.all_passwords() and (user is None or user.username != username):
+                    house.users.release(username, key.name)
+        for digest, identity in keys:
+            house.keys.claim(digest, identity)
+        if user is not None:
+            house.users.claim(user.username, user)
         if isinstance(raw, bytes):
             self.documents[key] = raw
         else:
@@ -240,11 +272,11 @@ class Configuration:
         house = self._houses.get(gateway)
         if house is None:
             return
-        over, new = house.keys.settle(gateway)
-        for name in over:
-            self.refused.pop(name, None)
-        for name, problem in new.items():
-            self._report(name, problem)
+        for over, new in (house.keys.settle(gateway), house.users.settle(gateway)):
+            for name in over:
+                self.refused.pop(name, None)
+            for name, problem in new.items():
+                self._report(name, problem)
         self._forget_if_empty(gateway)
 
     def _take_others(self, news: list[tuple[DocumentKey, Raw]], *, becomes_ready: bool) -> Steps:
@@ -272,7 +304,13 @@ class Configuration:
             if draft.document is not None and draft.document.enabled:
                 house = self._houses.setdefault(gateway, _House())
                 compiled: Compiled = yield from compile_gateway_steps(
-                    gateway, draft.document, draft.services, draft.routes, house.keys.credentials, self.limits
+                    gateway,
+                    draft.document,
+                    draft.services,
+                    draft.routes,
+                    house.authenticator(gateway, draft.document),
+                    house.consumers,
+                    self.limits,
                 )
                 draft.compiled, draft.route_clashes = compiled
         if drafts or becomes_ready:

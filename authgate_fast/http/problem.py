@@ -34,13 +34,15 @@ def problem_response(
     date_line: bytes,
     detail: str | None = None,
     extra_lines: bytes = b"",
+    retry_after_s: int = 0,
     close: bool,
     with_body: bool = True,
 ) -> bytes:
     """Build the complete response for `reason`.
 
     `extra_lines` are complete field lines (``Allow``, ``WWW-Authenticate``). `with_body` is false for
-    HEAD: the fields stay, the body goes. `close` adds ``Connection: close``.
+    HEAD: the fields stay, the body goes. `close` adds ``Connection: close``. `retry_after_s` replaces the
+    table's value.
     """
     row = TABLE[reason]
     body = orjson.dumps(
@@ -53,7 +55,8 @@ def problem_response(
             "request_id": request_id.decode("ascii"),
         }
     )
-    retry_after = b"Retry-After: %d\r\n" % row.retry_after_s if row.retry_after_s else b""
+    wait_s = retry_after_s or row.retry_after_s
+    retry_after = b"Retry-After: %d\r\n" % wait_s if wait_s else b""
     head = b"".join(
         (
             STATUS_LINES[row.status],
@@ -69,13 +72,26 @@ def problem_response(
     return head + body if with_body else head
 
 
-def options_response(allow: bytes, *, request_id: bytes, date_line: bytes, close: bool) -> bytes:
-    """Build the 204 answer to OPTIONS on a path without an OPTIONS route (DESIGN section 4)."""
-    return b"".join(
+def own_response(
+    status: int,
+    lines: bytes,
+    body: bytes = b"",
+    *,
+    request_id: bytes,
+    date_line: bytes,
+    close: bool,
+    with_body: bool = True,
+) -> bytes:
+    """Build an answer of the gateway's own that is no error: `lines` are its field lines without the length."""
+    no_length = status == 204  # RFC 9110 section 8.6
+    head = b"".join(
         (
-            STATUS_LINES[204],
-            b"Allow: %b\r\nX-Request-ID: %b\r\n" % (allow, request_id),
+            STATUS_LINES[status],
+            lines,
+            b"" if no_length else b"Content-Length: %d\r\n" % len(body),
+            b"X-Request-ID: %b\r\n" % request_id,
             date_line,
             b"Connection: close\r\n\r\n" if close else b"\r\n",
         )
     )
+    return head + body if with_body and not no_length else head

@@ -30,7 +30,8 @@ from authgate_fast.management.options import (
     say,
     with_store,
 )
-from authgate_fast.model import DEFAULT_KEY_ID, NAME_RULE, ConsumerDocument
+from authgate_fast.model import ConsumerDocument
+from authgate_fast.model_fields import DEFAULT_KEY_ID, NAME_RULE
 
 if TYPE_CHECKING:
     from authgate_fast.config.redis_store import RedisStore, Value

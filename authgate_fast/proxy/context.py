@@ -9,17 +9,21 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from authgate_fast.auth.failures import FailureGuard
 from authgate_fast.limits import DEFAULTS, Limits
 from authgate_fast.proxy.heads import RequestReader, ResponseReader
 from authgate_fast.snapshot import Snapshot
 
 if TYPE_CHECKING:
+    from authgate_fast.auth.interface import Denial
+    from authgate_fast.auth.session import Session
+    from authgate_fast.decision import Forward, Local, Pending, Reply
     from authgate_fast.errors import Reason
-    from authgate_fast.plan import Forward
     from authgate_fast.proxy.downstream import Downstream
     from authgate_fast.proxy.pool import Pools
+    from authgate_fast.snapshot import Identity
 
 Report = Callable[["Reason", "Forward | None", bytes, str], None]
 """(reason, the exchange's plan if it got that far, request id, what happened): one line for the operator."""
@@ -27,6 +31,22 @@ Report = Callable[["Reason", "Forward | None", bytes, str], None]
 
 def _no_report(reason: Reason, forward: Forward | None, request_id: bytes, what: str) -> None:
     """Until somebody listens."""
+
+
+class Resolver(Protocol):
+    """The room ``lookup`` as the request path sees it: finds out what memory does not hold."""
+
+    async def resolve(self, pending: Pending) -> Identity | Denial:
+        """Find out who is calling."""
+        ...
+
+    async def answer(self, local: Local, body: bytes) -> Reply | Denial:
+        """Answer at one of the gateway's own endpoints."""
+        ...
+
+    def has_ended(self, session: Session) -> bool:
+        """Tell whether a browser session is over; asked about once a second for each stream that it opened."""
+        ...
 
 
 class Counters:
@@ -50,19 +70,23 @@ class Context:
         "counters",
         "date_line",
         "draining",
+        "guard",
         "id_prefix",
         "limits",
+        "lookups",
         "loop",
         "now_s",
         "pools",
         "report",
         "request_reader",
+        "resolver",
         "response_reader",
         "snapshot",
         "wall_s",
     )
 
     pools: Pools
+    resolver: Resolver
 
     def __init__(self, loop: asyncio.AbstractEventLoop, limits: Limits = DEFAULTS) -> None:
         self.loop = loop
@@ -73,6 +97,10 @@ class Context:
         self.report: Report = _no_report
         self.request_reader = RequestReader()
         self.response_reader = ResponseReader()
+        self.guard = FailureGuard(
+            limits.max_failures_per_address, limits.max_failures_per_account, limits.failure_window_s
+        )
+        self.lookups = 0  # requests that wait for the resolver
         self.draining = False
         self.id_prefix = os.urandom(6).hex().encode("ascii")
         self.wall_s = 0.0

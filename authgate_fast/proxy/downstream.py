@@ -14,14 +14,18 @@ import struct
 from socket import SO_LINGER, SOL_SOCKET
 from typing import TYPE_CHECKING
 
+from authgate_fast.decision import Allowed, Client, Forward, Local, Pending, Plan, Redirect, Refusal, Reply
 from authgate_fast.errors import TABLE, Reason
-from authgate_fast.http.problem import options_response, problem_response
+from authgate_fast.http.problem import own_response, problem_response
 from authgate_fast.http.request import RequestHead
-from authgate_fast.plan import Allowed, Client, Forward, Refusal, plan
+from authgate_fast.plan import finish, finish_local, plan
 from authgate_fast.proxy.exchange import Exchange
+from authgate_fast.proxy.waiting import LocalExchange, Waiting
 
 if TYPE_CHECKING:
+    from authgate_fast.auth.interface import Denial
     from authgate_fast.proxy.context import Context
+    from authgate_fast.snapshot import Identity
 
 _IDLE, _HEAD, _BUSY, _LINGER, _CLOSED = range(5)
 
@@ -73,7 +77,7 @@ class Downstream(asyncio.Protocol):
         self.unsent_since_s = 0.0
         self.eof = False
         self.consuming = False
-        self.exchange: Exchange | None = None
+        self.exchange: Exchange | Waiting | LocalExchange | None = None
         self.since_s = context.now_s
 
     # --- the connection -----------------------------------------------------------------------------
@@ -82,7 +86,7 @@ class Downstream(asyncio.Protocol):
         context = self.context
         self.transport = transport  # type: ignore[assignment]  # a stream transport
         peer = transport.get_extra_info("peername")
-        self.client = Client(peer[0] if isinstance(peer, tuple) else "")
+        self.client = Client(peer[0] if isinstance(peer, tuple) else "", guard=context.guard)
         if len(context.connections) >= context.limits.max_connections or self.client.address == "":
             self.phase = _CLOSED
             self.transport.abort()  # a client already gone has no address (CVE-2024-49769)
@@ -216,20 +220,90 @@ class Downstream(asyncio.Protocol):
             if len(head.target) > context.limits.max_target_bytes:
                 self._refuse(Refusal(Reason.TARGET_TOO_LONG, request_id), head, rest)
                 return
-            decision = plan(head, context.snapshot, self.client, context.wall_s, request_id)
-            if decision.__class__ is Forward:
-                self.phase = _BUSY
-                self.exchange = exchange = Exchange(self, head, decision)
-                exchange.start(rest)
-            elif decision.__class__ is Allowed:
-                self._answer_options(decision, head, rest)
-            else:
-                self._refuse(decision, head, rest)  # type: ignore[arg-type]  # the only other kind
+            self._act(plan(head, context.snapshot, self.client, context.wall_s, request_id), head, rest)
         except Exception as error:  # a bug of ours must not take the worker with it
             known = head if isinstance(head, RequestHead) else None
             self._drop_exchange()
             context.report(Reason.INTERNAL_ERROR, None, request_id, f"{type(error).__name__}: {error}")
             self._refuse(Refusal(Reason.INTERNAL_ERROR, request_id), known, rest)
+
+    def _act(self, decision: Plan, head: RequestHead, rest: bytes) -> None:
+        """Do what was decided. `rest` is what has arrived behind the head."""
+        kind = decision.__class__
+        if kind is Forward:
+            self.phase = _BUSY
+            self.exchange = exchange = Exchange(self, head, decision)  # type: ignore[arg-type]  # its class was looked at
+            exchange.start(rest)
+        elif kind is Refusal:
+            self._refuse(decision, head, rest)  # type: ignore[arg-type]  # as above
+        elif isinstance(decision, Pending):
+            if self.context.lookups >= self.context.limits.max_lookups:
+                self._refuse(Refusal(Reason.OVERLOADED, decision.request_id), head, rest)
+                return
+            self.phase = _BUSY
+            self.since_s = self.context.now_s
+            self.exchange = waiting = Waiting(self, decision)
+            if rest:
+                self.hold(rest)
+            waiting.start()
+        elif isinstance(decision, Local):
+            self.phase = _BUSY
+            self.since_s = self.context.now_s
+            self.exchange = local = LocalExchange(self, decision)
+            local.start(rest)
+        elif isinstance(decision, Allowed):
+            self._answer(decision.request_id, head, rest, 204, b"Allow: %b\r\n" % decision.allow)
+        elif isinstance(decision, Redirect):
+            lines = b"Location: %b\r\nCache-Control: no-store\r\n" % decision.location
+            self._answer(decision.request_id, head, rest, 302, lines)
+
+    def looked_up(self, waiting: Waiting, found: Identity | Denial) -> None:
+        """A look-up is done: go on with the request that waited for it."""
+        if self.exchange is not waiting:
+            return
+        self.exchange = None
+        rest = self.buffer
+        self.buffer = b""
+        self._go_on_with(finish(waiting.pending, found, self.context.wall_s), waiting.head, rest)
+
+    def answered(self, exchange: LocalExchange, answer: Reply | Denial) -> None:
+        """One of the gateway's own endpoints has its answer."""
+        if self.exchange is not exchange:
+            return
+        if isinstance(answer, Reply):
+            close = exchange.close_after or self.context.draining
+            self.write(
+                own_response(
+                    answer.status,
+                    answer.lines,
+                    answer.body,
+                    request_id=exchange.request_id,
+                    date_line=self.context.date_line,
+                    close=close,
+                    with_body=exchange.method != b"HEAD",
+                )
+            )
+            self.exchange_done(close=close, request_done=True)
+            return
+        self.exchange = None
+        rest = self.buffer
+        self.buffer = b""
+        head = exchange.head
+        head.content_length, head.chunked, head.expect_continue = -1, False, False  # the body has been read
+        self._go_on_with(finish_local(exchange.local, answer, self.context.wall_s), head, rest)
+
+    def _go_on_with(self, decision: Plan, head: RequestHead, rest: bytes) -> None:
+        try:
+            self.phase = _IDLE
+            self._act(decision, head, rest)
+            if self.phase == _IDLE:
+                self._next_request()
+            elif self.eof and self.exchange is not None and not self.exchange.request_done:
+                self._give_up()  # the rest of this request will never come
+        except Exception as error:  # as in `_begin`
+            self._drop_exchange()
+            self.context.report(Reason.INTERNAL_ERROR, None, b"-", f"{type(error).__name__}: {error}")
+            self.abort()
 
     def _drop_exchange(self) -> None:
         exchange = self.exchange
@@ -259,6 +333,8 @@ class Downstream(asyncio.Protocol):
         reason = refusal.reason
         counters = self.context.counters
         counters.refused[reason.value] = counters.refused.get(reason.value, 0) + 1
+        if refusal.why:
+            self.context.report(reason, None, refusal.request_id, refusal.why)
         keep = self._skip_body(head, rest) if head is not None and not TABLE[reason].closes else False
         self.write(
             problem_response(
@@ -267,18 +343,20 @@ class Downstream(asyncio.Protocol):
                 date_line=self.context.date_line,
                 detail=refusal.detail,
                 extra_lines=refusal.extra_lines,
+                retry_after_s=refusal.retry_after_s,
                 close=not keep,
                 with_body=head is None or head.method != b"HEAD",
             )
         )
         self._after_answer(keep=keep)
 
-    def _answer_options(self, decision: Allowed, head: RequestHead, rest: bytes) -> None:
+    def _answer(self, request_id: bytes, head: RequestHead, rest: bytes, status: int, lines: bytes) -> None:
         keep = self._skip_body(head, rest)
         self.write(
-            options_response(
-                decision.allow,
-                request_id=decision.request_id,
+            own_response(
+                status,
+                lines,
+                request_id=request_id,
                 date_line=self.context.date_line,
                 close=not keep,
             )
@@ -293,7 +371,7 @@ class Downstream(asyncio.Protocol):
         self.buffer = rest[length:]
         return True
 
-    def exchange_refused(self, exchange: Exchange, reason: Reason) -> None:
+    def exchange_refused(self, exchange: Exchange | LocalExchange, reason: Reason) -> None:
         """An exchange ends without a response from the backend."""
         self.exchange = None
         counters = self.context.counters
@@ -304,7 +382,7 @@ class Downstream(asyncio.Protocol):
         self.write(
             problem_response(
                 reason,
-                request_id=exchange.forward.request_id,
+                request_id=exchange.request_id,
                 date_line=self.context.date_line,
                 close=close,
                 with_body=exchange.method != b"HEAD",
@@ -457,7 +535,7 @@ class Downstream(asyncio.Protocol):
         elif phase == _CLOSED and age_s > context.limits.send_timeout_s:
             self.transport.abort()  # it never took the last bytes
 
-    def _seems_gone(self, exchange: Exchange, now_s: float) -> bool:
+    def _seems_gone(self, exchange: Exchange | Waiting | LocalExchange, now_s: float) -> bool:
         """Judge a half-closed client: while bytes flow to it, writing tells whether it is there."""
         upstream = exchange.upstream
         active_s = self.since_s if upstream is None else max(self.since_s, upstream.since_s)

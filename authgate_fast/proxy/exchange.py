@@ -16,9 +16,9 @@ from authgate_fast.http.request import IDEMPOTENT
 from authgate_fast.proxy.retry import may_retry
 
 if TYPE_CHECKING:
+    from authgate_fast.decision import Forward
     from authgate_fast.http.request import RequestHead
     from authgate_fast.http.response import ResponseHead
-    from authgate_fast.plan import Forward
     from authgate_fast.proxy.context import Context
     from authgate_fast.proxy.downstream import Downstream
     from authgate_fast.proxy.upstream import Upstream
@@ -71,6 +71,10 @@ class Exchange:
         self.sent: list[bytes] | None = [forward.head]
         self.sent_bytes = 0
         self.since_s = self.context.now_s
+
+    @property
+    def request_id(self) -> bytes:
+        return self.forward.request_id
 
     # --- the request's way to the backend -------------------------------------------------------
 
@@ -265,6 +269,11 @@ class Exchange:
 
     def check_time(self, now_s: float) -> None:
         """Called about once a second while this exchange is under way."""
+        identity = self.forward.identity
+        if identity is not None and identity.session is not None:
+            if self.context.resolver.has_ended(identity.session):
+                self.refuse(Reason.CREDENTIALS_INVALID, "the browser session ended before the response did")
+                return
         upstream = self.upstream
         if upstream is None:
             return  # connecting has its own bound

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from authgate_fast.errors import TABLE, Blame, Reason
 
 if TYPE_CHECKING:
-    from authgate_fast.plan import Forward
+    from authgate_fast.decision import Forward
     from authgate_fast.proxy.context import Context
 
 _log = logging.getLogger("authgate.proxy")

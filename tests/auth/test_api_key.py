@@ -16,23 +16,35 @@ from authgate_fast.auth.api_key import (
     looks_like_key,
     new_key,
 )
+from authgate_fast.auth.interface import Denial
+from authgate_fast.decision import Client
 from authgate_fast.errors import Reason
-from authgate_fast.snapshot import Credential
+from authgate_fast.http.request import RequestHead
+from authgate_fast.snapshot import Consumers, Identity
 
 NOW = 1_000.0
-AUTHENTICATOR = ApiKeyAuthenticator("shop-api", "X-Api-Key")
 
 
-def credential(expires_at: float = math.inf, name: str = "app") -> Credential:
-    return Credential(name, "default", frozenset(), expires_at, b"X-Consumer-Id: app\r\n")
+def credential(expires_at: float = math.inf, name: str = "app") -> Identity:
+    return Identity(name, "default", frozenset(), expires_at, b"X-Consumer-Id: app\r\n")
 
 
-def known(**keys: Credential) -> dict[bytes, Credential]:
+def known(**keys: Identity) -> dict[bytes, Identity]:
     return {hashlib.sha256(key.encode()).digest(): found for key, found in keys.items()}
 
 
-def identify(presented: list[bytes], credentials: dict[bytes, Credential]) -> Credential | Reason:
-    return AUTHENTICATOR.identify(presented, credentials, NOW)
+def identify(presented: list[bytes], keys: dict[bytes, Identity], now: float = NOW) -> Identity | Reason:
+    authenticator = ApiKeyAuthenticator("shop-api", "X-Api-Key", Consumers(keys))
+    head = RequestHead(b"GET", b"/", 1, [])
+    found = authenticator.identify(
+        head, [(b"x-api-key", value) for value in presented], Client("192.0.2.1"), now
+    )
+    if isinstance(found, Denial):
+        assert found.is_failure == (found.reason is Reason.CREDENTIALS_INVALID)
+        assert found.extra_lines == b'WWW-Authenticate: ApiKey realm="shop-api", header="X-Api-Key"\r\n'
+        return found.reason
+    assert isinstance(found, Identity)
+    return found
 
 
 def test_a_known_key_is_its_own_credential() -> None:
@@ -86,26 +98,29 @@ def test_unknown_doubled_expired_and_oversized_keys_get_one_answer(presented: li
 
 def test_a_key_counts_until_the_moment_it_expires() -> None:
     credentials = known(key=credential(NOW))
-    assert isinstance(AUTHENTICATOR.identify([b"key"], credentials, NOW - 0.001), Credential)
-    assert AUTHENTICATOR.identify([b"key"], credentials, NOW) is Reason.CREDENTIALS_INVALID
+    assert isinstance(identify([b"key"], credentials, NOW - 0.001), Identity)
+    assert identify([b"key"], credentials, NOW) is Reason.CREDENTIALS_INVALID
 
 
 def test_the_longest_key_is_accepted() -> None:
     key = b"x" * MAX_KEY_BYTES
-    assert isinstance(identify([key], {hashlib.sha256(key).digest(): credential()}), Credential)
+    assert isinstance(identify([key], {hashlib.sha256(key).digest(): credential()}), Identity)
 
 
 @given(st.binary(min_size=1, max_size=80))
 def test_only_the_exact_bytes_of_a_key_open(key: bytes) -> None:
     found = identify([key], known(alpha=credential()))
-    assert isinstance(found, Credential) == (key == b"alpha")
+    assert isinstance(found, Identity) == (key == b"alpha")
 
 
 def test_the_challenge_and_the_hint_name_the_field() -> None:
-    authenticator = ApiKeyAuthenticator("shop-api", "X-Shop-Key")
+    authenticator = ApiKeyAuthenticator("shop-api", "X-Shop-Key", Consumers())
     assert authenticator.credential_fields == {b"x-shop-key"}
-    assert authenticator.challenge == b'ApiKey realm="shop-api", header="X-Shop-Key"'
-    assert "X-Shop-Key" in authenticator.missing_detail
+    found = authenticator.identify(RequestHead(b"GET", b"/", 1, []), [], Client("192.0.2.1"), NOW)
+    assert isinstance(found, Denial)
+    assert found.extra_lines == b'WWW-Authenticate: ApiKey realm="shop-api", header="X-Shop-Key"\r\n'
+    assert found.detail is not None
+    assert "X-Shop-Key" in found.detail
 
 
 def test_new_keys_have_one_form_and_never_repeat() -> None:
@@ -149,4 +164,4 @@ def test_the_stored_digest_is_what_a_request_is_looked_up_by() -> None:
     digest = key_digest(key)
     assert len(digest) == 64
     assert digest == digest.lower()
-    assert isinstance(identify([key.encode()], {bytes.fromhex(digest): credential()}), Credential)
+    assert isinstance(identify([key.encode()], {bytes.fromhex(digest): credential()}), Identity)

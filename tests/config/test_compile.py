@@ -3,17 +3,18 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from authgate_fast.config.authenticators import make_authenticator
 from authgate_fast.config.compile import (
     STEP,
     build_snapshot,
-    compile_credentials,
+    compile_consumer,
     compile_gateway,
     compile_gateway_steps,
     compile_service,
 )
 from authgate_fast.limits import DEFAULTS, Limits
 from authgate_fast.model import ConsumerDocument, GatewayDocument, RouteDocument, ServiceDocument
-from authgate_fast.snapshot import Credential, Gateway, Route, find_gateway
+from authgate_fast.snapshot import Consumers, Gateway, Route, find_gateway
 
 
 def _gateway(**fields: Any) -> GatewayDocument:
@@ -35,10 +36,26 @@ def _consumer(**fields: Any) -> ConsumerDocument:
     return ConsumerDocument.model_validate_json(json.dumps(fields))
 
 
+CONSUMERS = Consumers()
+AUTHENTICATOR = make_authenticator("shop", _gateway(), CONSUMERS)
+
+
 def _compile(
     services: dict[str, ServiceDocument], routes: dict[str, RouteDocument], limits: Limits = DEFAULTS
 ) -> Gateway:
-    return compile_gateway("shop", _gateway(), services, routes, {}, limits)
+    return _compiled("shop", _gateway(), services, routes, limits)
+
+
+def _compiled(
+    name: str,
+    document: GatewayDocument,
+    services: dict[str, ServiceDocument] | None = None,
+    routes: dict[str, RouteDocument] | None = None,
+    limits: Limits = DEFAULTS,
+) -> Gateway:
+    consumers = Consumers()
+    authenticator = make_authenticator(name, document, consumers)
+    return compile_gateway(name, document, services or {}, routes or {}, authenticator, consumers, limits)
 
 
 def _get(gateway: Gateway, *segments: bytes, method: bytes = b"GET") -> Route:
@@ -48,15 +65,17 @@ def _get(gateway: Gateway, *segments: bytes, method: bytes = b"GET") -> Route:
 
 
 def test_a_gateway_is_compiled_with_its_lines_and_shares_the_credentials_it_was_given() -> None:
-    credentials: dict[bytes, Credential] = {}
+    consumers = Consumers()
     document = _gateway(
         auth={"type": "API_KEY", "header": "X-Key"},
         trusted_proxies=["10.0.0.0/8"],
         path_policy={"allow": ["semicolon"]},
     )
-    gateway = compile_gateway("shop", document, {}, {}, credentials, DEFAULTS)
+    authenticator = make_authenticator("shop", document, consumers)
+    gateway = compile_gateway("shop", document, {}, {}, authenticator, consumers, DEFAULTS)
     assert gateway.fixed_lines == b"Via: 1.1 authgate\r\nX-Gateway-Id: shop\r\n"
-    assert gateway.credentials is credentials
+    assert gateway.consumers is consumers
+    assert gateway.authenticator is authenticator
     assert gateway.authenticator.credential_fields == {b"x-key"}
     assert [str(network) for network in gateway.trusted_proxies] == ["10.0.0.0/8"]
     assert gateway.path_policy.allow == {"semicolon"}
@@ -127,7 +146,7 @@ def test_of_two_routes_of_one_shape_and_method_the_first_is_served() -> None:
         "post": _route(public_path="/a/{x}", method="POST"),
         "any": _route(public_path="/a/{y}", method="ANY"),
     }
-    steps = compile_gateway_steps("shop", _gateway(), {}, routes, {}, DEFAULTS)
+    steps = compile_gateway_steps("shop", _gateway(), {}, routes, AUTHENTICATOR, CONSUMERS, DEFAULTS)
     while True:
         try:
             next(steps)
@@ -143,7 +162,10 @@ def test_of_two_routes_of_one_shape_and_method_the_first_is_served() -> None:
 
 def test_compiling_pauses_after_every_few_routes() -> None:
     routes = {f"r{n}": _route(public_path=f"/{n}") for n in range(STEP * 3 + 1)}
-    assert len(list(compile_gateway_steps("shop", _gateway(), {}, routes, {}, DEFAULTS))) == 4
+    assert (
+        len(list(compile_gateway_steps("shop", _gateway(), {}, routes, AUTHENTICATOR, CONSUMERS, DEFAULTS)))
+        == 4
+    )
 
 
 def test_a_credential_carries_its_identity_lines_and_shares_its_roles() -> None:
@@ -151,29 +173,30 @@ def test_a_credential_carries_its_identity_lines_and_shares_its_roles() -> None:
     consumer = _consumer(
         api_key_sha256="ab" * 32, api_keys=[{"id": "k2", "sha256": "cd" * 32}], roles=["b", "a", "b"]
     )
-    (first, one), (second, two) = compile_credentials("app", consumer, role_sets)
+    ((first, one), (second, two)), user = compile_consumer("app", consumer, role_sets)
+    assert user is None
     assert (first, second) == (b"\xab" * 32, b"\xcd" * 32)
     assert one.identity_lines == (
         b"X-Consumer-Id: app\r\nX-Consumer-Roles: b,a\r\nX-Credential-Id: default\r\n"
     )
     assert two.identity_lines == b"X-Consumer-Id: app\r\nX-Consumer-Roles: b,a\r\nX-Credential-Id: k2\r\n"
     assert one.roles == {"a", "b"}
-    ((_, other),) = compile_credentials(
+    ((_, other),), _ = compile_consumer(
         "b", _consumer(api_key_sha256="ef" * 32, roles=["b", "a", "b"]), role_sets
     )
     assert other.roles is one.roles is two.roles
 
 
 def test_a_consumer_without_roles_sends_no_empty_roles_line() -> None:
-    ((_, credential),) = compile_credentials("app", _consumer(api_key_sha256="ab" * 32), {})
+    ((_, credential),), _ = compile_consumer("app", _consumer(api_key_sha256="ab" * 32), {})
     assert credential.identity_lines == b"X-Consumer-Id: app\r\nX-Credential-Id: default\r\n"
 
 
 def test_a_snapshot_finds_gateways_by_exact_wildcard_and_any_host() -> None:
     gateways = [
-        compile_gateway("a", _gateway(hosts=["a.test", "*.b.test"]), {}, {}, {}, DEFAULTS),
-        compile_gateway("b", _gateway(hosts=["x.b.test", "*"]), {}, {}, {}, DEFAULTS),
-        compile_gateway("c", _gateway(hosts=["*.c.b.test"]), {}, {}, {}, DEFAULTS),
+        _compiled("a", _gateway(hosts=["a.test", "*.b.test"])),
+        _compiled("b", _gateway(hosts=["x.b.test", "*"])),
+        _compiled("c", _gateway(hosts=["*.c.b.test"])),
     ]
     snapshot = build_snapshot(7, gateways)
     assert (snapshot.revision, snapshot.ready) == (7, True)

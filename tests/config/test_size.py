@@ -40,7 +40,7 @@ start = time.perf_counter()
 configuration.replace_all(documents)
 seconds = time.perf_counter() - start
 gateway = configuration.snapshot.gateways["g"]
-assert not configuration.refused and len(gateway.credentials) == 100_000
+assert not configuration.refused and len(gateway.consumers.keys) == 100_000
 assert gateway.trie.match([b"api", b"area7", b"thing9907", b"1"]) is not None
 print(json.dumps({"seconds": seconds, "growth": resident_mib() - before}))
 """

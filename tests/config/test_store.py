@@ -70,7 +70,7 @@ def _served(configuration: Configuration, path: str = "a", gateway: str = "shop"
 
 
 def _holders(configuration: Configuration, gateway: str = "shop") -> dict[bytes, str]:
-    credentials = configuration.snapshot.gateways[gateway].credentials
+    credentials = configuration.snapshot.gateways[gateway].consumers.keys
     return {digest: credential.consumer for digest, credential in credentials.items()}
 
 
@@ -104,12 +104,12 @@ def test_a_consumer_change_is_live_at_once_and_compiles_nothing(configuration: C
     configuration.on_swap.append(swaps.append)
     snapshot = configuration.snapshot
     gateway = snapshot.gateways["shop"]
-    trie, credentials, revision = gateway.trie, gateway.credentials, configuration.revision
+    trie, credentials, revision = gateway.trie, gateway.consumers.keys, configuration.revision
     configuration.apply(_docs(consumer__shop__d=_consumer(K2, roles=["reader"])))
     assert configuration.snapshot is snapshot
     assert snapshot.gateways["shop"] is gateway
     assert gateway.trie is trie
-    assert gateway.credentials is credentials
+    assert gateway.consumers.keys is credentials
     assert credentials[D2].roles == {"reader"}
     assert swaps == []
     assert configuration.revision == revision + 1
@@ -121,7 +121,7 @@ def test_credentials_outlive_a_recompilation(configuration: Configuration) -> No
     after = configuration.snapshot.gateways["shop"]
     assert after is not before
     assert after.trie is not before.trie
-    assert after.credentials is before.credentials
+    assert after.consumers.keys is before.consumers.keys
 
 
 def test_only_the_gateways_concerned_are_compiled(configuration: Configuration) -> None:
@@ -207,7 +207,7 @@ def test_a_key_that_is_taken_away_is_gone_at_once(configuration: Configuration, 
 
 def test_a_rotated_consumer_has_both_keys_and_then_the_new_one(configuration: Configuration) -> None:
     configuration.apply(_docs(consumer__shop__c=_consumer(K1, K2, roles=["a"])))
-    credentials = configuration.snapshot.gateways["shop"].credentials
+    credentials = configuration.snapshot.gateways["shop"].consumers.keys
     assert {credential.credential_id for credential in credentials.values()} == {"k0", "k1"}
     assert all(credential.roles == {"a"} for credential in credentials.values())
     configuration.apply(_docs(consumer__shop__c=_consumer(K2)))
@@ -240,7 +240,7 @@ def test_a_later_claim_on_a_key_can_be_withdrawn(configuration: Configuration) -
     assert set(configuration.refused) == {"consumer shop/a key k0"}
     assert _holders(configuration) == {D1: "c"}
     configuration.apply(_docs(consumer__shop__c=_consumer(K2)))
-    assert configuration.snapshot.gateways["shop"].credentials[D1].roles == {"new"}
+    assert configuration.snapshot.gateways["shop"].consumers.keys[D1].roles == {"new"}
     assert configuration.refused == {}
 
 
@@ -401,7 +401,7 @@ def test_abandoned_steps_leave_every_document_wholly_in_force_or_not_at_all(coun
     del steps
     keys = {key.name for key in configuration.documents if key.kind == "consumer"}
     assert {
-        credential.consumer for credential in configuration.snapshot.gateways["shop"].credentials.values()
+        credential.consumer for credential in configuration.snapshot.gateways["shop"].consumers.keys.values()
     } == keys
     is_published = _key("route:shop:r0") in configuration.documents
     assert is_published == (_served(configuration, "0") is not None)
@@ -471,8 +471,8 @@ def _judge_gateway(gateway: Gateway, on: dict[DocumentKey, Any]) -> int:
     clashes = 0
     consumers = {key.name: d for key, d in on.items() if key[:2] == ("consumer", gateway.name)}
     digests = [bytes.fromhex(key["sha256"]) for d in consumers.values() for key in d["api_keys"]]
-    assert gateway.credentials.keys() == set(digests)
-    for digest, credential in gateway.credentials.items():
+    assert gateway.consumers.keys.keys() == set(digests)
+    for digest, credential in gateway.consumers.keys.items():
         assert digest.hex() in [key["sha256"] for key in consumers[credential.consumer]["api_keys"]]
     clashes += len(digests) - len(set(digests))
     routes = {key.name: d for key, d in on.items() if key[:2] == ("route", gateway.name)}

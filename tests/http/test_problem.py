@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authgate_fast.errors import TABLE, Reason
-from authgate_fast.http.problem import CONTINUE, STATUS_LINES, options_response, problem_response
+from authgate_fast.http.problem import CONTINUE, STATUS_LINES, own_response, problem_response
 from tests.http.second_opinion import read_response, values
 
 DATE = b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
@@ -62,7 +62,9 @@ def test_head_gets_the_fields_without_the_body(reason: Reason) -> None:
 def test_connection_close_is_said_exactly_when_it_is_meant(close: bool) -> None:
     event, _ = read_response(make(Reason.FORBIDDEN, close=close))
     assert values(event, b"connection") == ([b"close"] if close else [])
-    event, _ = read_response(options_response(b"GET", request_id=b"r", date_line=DATE, close=close))
+    event, _ = read_response(
+        own_response(204, b"Allow: GET\r\n", request_id=b"r", date_line=DATE, close=close)
+    )
     assert values(event, b"connection") == ([b"close"] if close else [])
 
 
@@ -81,7 +83,8 @@ def test_any_detail_stays_inside_its_json_string(detail: str) -> None:
 
 def test_options_is_answered_with_allow_and_no_body() -> None:
     event, body = read_response(
-        options_response(b"GET, HEAD, OPTIONS", request_id=b"r-1", date_line=DATE, close=False), b"OPTIONS"
+        own_response(204, b"Allow: GET, HEAD, OPTIONS\r\n", request_id=b"r-1", date_line=DATE, close=False),
+        b"OPTIONS",
     )
     assert event.status_code == 204
     assert body == b""

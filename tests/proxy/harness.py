@@ -18,7 +18,16 @@ from authgate_fast.proxy.timeouts import Ticker
 from authgate_fast.routing.path_policy import PathPolicy
 from authgate_fast.routing.template import parse_public, parse_target, target_pieces
 from authgate_fast.routing.trie import build_trie
-from authgate_fast.snapshot import Credential, Gateway, Route, Service, Snapshot, Target, TimeoutSettings
+from authgate_fast.snapshot import (
+    Consumers,
+    Gateway,
+    Identity,
+    Route,
+    Service,
+    Snapshot,
+    Target,
+    TimeoutSettings,
+)
 
 BOUND_S = 10.0
 KEY = "agk_test"
@@ -53,12 +62,13 @@ def make_snapshot(
             name, b"ANY", public.text, secure, "svc", service, target_pieces(public, target), settings(limits)
         )
         items.append((public, route))
-    credential = Credential("app", "default", frozenset(), float("inf"), b"X-Consumer-Id: app\r\n")
+    credential = Identity("app", "default", frozenset(), float("inf"), b"X-Consumer-Id: app\r\n")
+    consumers = Consumers({key_digest: credential})
     gateway = Gateway(
         "gw",
         ("*",),
-        ApiKeyAuthenticator("gw", "X-Api-Key"),
-        {key_digest: credential},
+        ApiKeyAuthenticator("gw", "X-Api-Key", consumers),
+        consumers,
         build_trie(items),
         PathPolicy(),
         (),

@@ -1,0 +1,5 @@
+"""PLACEHOLDER"""
+
+
+class Session:
+    pass

@@ -1,0 +1,177 @@
+"""What the plan can decide about a request, and what it knows of the client. Pure data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from authgate_fast.auth.failures import FailureGuard
+    from authgate_fast.auth.interface import Lookup, Presented
+    from authgate_fast.errors import Reason
+    from authgate_fast.http.request import RequestHead
+    from authgate_fast.snapshot import Gateway, Identity, Route, Service, Snapshot, Target
+
+
+class Client:
+    """What a connection remembers of its peer between requests.
+
+    ``address`` is the peer's IP as text, ``guard`` counts failed checks (None: nobody does). The rest caches the
+    gateway of the last Host, so that a kept-alive client pays for the look-up once per snapshot.
+    """
+
+    __slots__ = ("address", "forwarded_lines", "gateway", "guard", "host", "scheme", "snapshot", "trusted")
+
+    def __init__(self, address: str, scheme: bytes = b"http", guard: FailureGuard | None = None) -> None:
+        self.address = address
+        self.scheme = scheme
+        self.guard = guard
+        self.snapshot: Snapshot | None = None
+        self.host: bytes | None = None
+        self.gateway: Gateway | None = None
+        self.trusted = False
+        self.forwarded_lines = b""
+
+
+class Forward:
+    """Send the request on. ``head`` is the complete head for the backend, framing and empty line included."""
+
+    __slots__ = ("gateway", "head", "identity", "request_id", "route", "service", "target")
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        route: Route,
+        service: Service,
+        target: Target,
+        identity: Identity | None,
+        request_id: bytes,
+        head: bytes,
+    ) -> None:
+        self.gateway = gateway
+        self.route = route
+        self.service = service
+        self.target = target
+        self.identity = identity
+        self.request_id = request_id
+        self.head = head
+
+
+class Refusal:
+    """Answer with an error of the table.
+
+    ``extra_lines`` are complete field lines for the answer; ``why`` is for the operator only.
+    ``retry_after_s`` replaces the table's value.
+    """
+
+    __slots__ = ("detail", "extra_lines", "gateway", "reason", "request_id", "retry_after_s", "route", "why")
+
+    def __init__(
+        self,
+        reason: Reason,
+        request_id: bytes,
+        *,
+        detail: str | None = None,
+        extra_lines: bytes = b"",
+        gateway: Gateway | None = None,
+        route: Route | None = None,
+        why: str = "",
+        retry_after_s: int = 0,
+    ) -> None:
+        self.reason = reason
+        self.request_id = request_id
+        self.detail = detail
+        self.extra_lines = extra_lines
+        self.gateway = gateway
+        self.route = route
+        self.why = why
+        self.retry_after_s = retry_after_s
+
+
+class Allowed:
+    """Answer OPTIONS with 204 and this ``Allow``."""
+
+    __slots__ = ("allow", "request_id")
+
+    def __init__(self, allow: bytes, request_id: bytes) -> None:
+        self.allow = allow
+        self.request_id = request_id
+
+
+class Redirect:
+    """Answer 302 with this ``Location``."""
+
+    __slots__ = ("location", "request_id")
+
+    def __init__(self, location: bytes, request_id: bytes) -> None:
+        self.location = location
+        self.request_id = request_id
+
+
+class Local:
+    """One of the gateway's own endpoints (``/auth/*``, ``/bff/*``) answers. ``query`` is raw, without its ``?``."""
+
+    __slots__ = ("client", "endpoint", "gateway", "head", "query", "request_id")
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        endpoint: bytes,
+        head: RequestHead,
+        query: bytes,
+        client: Client,
+        request_id: bytes,
+    ) -> None:
+        self.gateway = gateway
+        self.endpoint = endpoint
+        self.head = head
+        self.query = query
+        self.client = client
+        self.request_id = request_id
+
+
+class Pending:
+    """The route is known, the caller is not yet: `lookup` says what is to be found out for `finish`.
+
+    ``path`` is the backend's path without the target's base, ``tail`` the query with its ``?``.
+    """
+
+    __slots__ = ("client", "gateway", "head", "lookup", "path", "presented", "request_id", "route", "tail")
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        route: Route,
+        head: RequestHead,
+        path: bytes,
+        tail: bytes,
+        client: Client,
+        request_id: bytes,
+        presented: Presented,
+        lookup: Lookup,
+    ) -> None:
+        self.gateway = gateway
+        self.route = route
+        self.head = head
+        self.path = path
+        self.tail = tail
+        self.client = client
+        self.request_id = request_id
+        self.presented = presented
+        self.lookup = lookup
+
+
+class Reply:
+    """What one of the gateway's own endpoints answers.
+
+    ``lines`` are complete field lines, Content-Type among them where there is a body; the length is added.
+    """
+
+    __slots__ = ("body", "lines", "status")
+
+    def __init__(self, status: int, lines: bytes = b"", body: bytes = b"") -> None:
+        self.status = status
+        self.lines = lines
+        self.body = body
+
+
+Plan = Forward | Refusal | Allowed | Redirect | Local | Pending

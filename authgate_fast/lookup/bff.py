@@ -1,0 +1,6 @@
+"""PLACEHOLDER"""
+
+
+class BffEndpoints:
+    def __init__(self, *parts: object) -> None:
+        pass

@@ -1,0 +1,6 @@
+"""PLACEHOLDER"""
+
+
+class Issuers:
+    def __init__(self, *parts: object) -> None:
+        pass

@@ -1,0 +1,6 @@
+"""PLACEHOLDER"""
+
+
+class Keyrings:
+    def __init__(self, *parts: object) -> None:
+        pass

@@ -1,0 +1,6 @@
+"""PLACEHOLDER"""
+
+
+class PasswordPool:
+    def __init__(self, *parts: object) -> None:
+        pass

@@ -1,0 +1,6 @@
+"""PLACEHOLDER"""
+
+
+class Sessions:
+    def __init__(self, *parts: object) -> None:
+        pass

@@ -1,0 +1,185 @@
+"""Requests that do not go straight to a backend: one waits for a look-up, one is answered by the gateway itself.
+
+To the client's connection both look like an exchange. Each holds the one task it started; a client that leaves
+cancels it. Whatever the room ``lookup`` does has a time limit here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from authgate_fast.auth.interface import Denial
+from authgate_fast.decision import Reply
+from authgate_fast.errors import Reason
+from authgate_fast.http.chunked import ChunkedDecoder, FramingError
+from authgate_fast.http.problem import CONTINUE
+
+if TYPE_CHECKING:
+    from authgate_fast.decision import Local, Pending
+    from authgate_fast.http.request import RequestHead
+    from authgate_fast.proxy.downstream import Downstream
+    from authgate_fast.snapshot import Identity
+
+MAX_OWN_BODY_BYTES = 16_384
+"""A body for one of the gateway's own endpoints: a username and a password, or a token."""
+
+
+class Waiting:
+    """A request whose caller is being looked up; what arrives meanwhile waits in the downstream, unread."""
+
+    __slots__ = (
+        "close_after", "downstream", "head", "method", "pending", "request_done", "request_id",
+        "response_begun", "task", "upstream",
+    )  # fmt: skip
+
+    def __init__(self, downstream: Downstream, pending: Pending) -> None:
+        self.downstream = downstream
+        self.pending = pending
+        self.head: RequestHead = pending.head
+        self.method = pending.head.method
+        self.request_id = pending.request_id
+        self.request_done = True  # its body is not ours to read yet
+        self.response_begun = False
+        self.close_after = pending.head.close
+        self.upstream = None
+        self.task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin the look-up."""
+        context = self.downstream.context
+        context.lookups += 1
+        self.task = context.loop.create_task(self._run(), name="look-up")
+
+    async def _run(self) -> None:
+        context = self.downstream.context
+        found: Identity | Denial
+        try:
+            async with asyncio.timeout(context.limits.lookup_timeout_s):
+                found = await context.resolver.resolve(self.pending)
+        except TimeoutError:
+            found = Denial(Reason.AUTH_UNAVAILABLE, why="the look-up took longer than lookup_timeout_s")
+        except Exception as error:  # a bug of ours must not leave a client without an answer
+            found = Denial(Reason.INTERNAL_ERROR, why=f"{type(error).__name__}: {error}")
+        finally:
+            context.lookups -= 1
+        self.task = None
+        self.downstream.looked_up(self, found)
+
+    def request_data(self, data: bytes) -> None:
+        """Never called: `request_done` sends what arrives to the downstream's buffer."""
+
+    def cancel(self) -> None:
+        """The client is gone."""
+        if self.task is not None:
+            self.task.cancel()
+
+    def check_time(self, now_s: float) -> None:
+        """Nothing to do: the look-up has its own limit."""
+
+
+class LocalExchange:
+    """A request to one of the gateway's own endpoints: reads its small body, then answers."""
+
+    __slots__ = (
+        "body", "close_after", "decoder", "downstream", "head", "left", "local", "method", "request_done",
+        "request_id", "response_begun", "since_s", "task", "upstream",
+    )  # fmt: skip
+
+    def __init__(self, downstream: Downstream, local: Local) -> None:
+        self.downstream = downstream
+        self.local = local
+        self.head: RequestHead = local.head
+        self.method = local.head.method
+        self.request_id = local.request_id
+        self.request_done = True
+        self.response_begun = False
+        self.close_after = local.head.close
+        self.upstream = None
+        self.body = b""
+        self.left = max(local.head.content_length, 0)
+        self.decoder: ChunkedDecoder | None = None
+        self.since_s = downstream.context.now_s
+        self.task: asyncio.Task[None] | None = None
+
+    def start(self, rest: bytes) -> None:
+        """Begin. `rest` is what followed the head in the same read."""
+        head = self.head
+        if self.left > MAX_OWN_BODY_BYTES:
+            self.request_done = False
+            self._refuse(Reason.BODY_TOO_LARGE)
+            return
+        if head.chunked or self.left:
+            self.request_done = False
+            self.decoder = ChunkedDecoder() if head.chunked else None
+            if rest:
+                self.request_data(rest)
+            elif head.expect_continue:
+                self.downstream.write(CONTINUE)
+            return
+        if rest:
+            self.downstream.hold(rest)
+        self._answer()
+
+    def request_data(self, data: bytes) -> None:
+        """Take body bytes; what follows the body is held back by the downstream."""
+        if self.decoder is None:
+            piece, rest = data[: self.left], data[self.left :]
+            self.left -= len(piece)
+            self.body += piece
+            done = self.left == 0
+        else:
+            pieces: list[bytes] = []
+            try:
+                used = self.decoder.feed(data, pieces)
+            except FramingError:
+                self._refuse(Reason.BAD_REQUEST)
+                return
+            self.body += b"".join(pieces)
+            rest = data[used:]
+            done = self.decoder.done
+        if len(self.body) > MAX_OWN_BODY_BYTES:
+            self._refuse(Reason.BODY_TOO_LARGE)
+            return
+        if done:
+            self.request_done = True
+            if rest:
+                self.downstream.hold(rest)
+            self._answer()
+
+    def _refuse(self, reason: Reason) -> None:
+        self.downstream.exchange_refused(self, reason)
+
+    def _answer(self) -> None:
+        context = self.downstream.context
+        if context.lookups >= context.limits.max_lookups:
+            self._refuse(Reason.OVERLOADED)
+            return
+        context.lookups += 1
+        self.task = context.loop.create_task(self._run(), name="own-endpoint")
+
+    async def _run(self) -> None:
+        context = self.downstream.context
+        answer: Reply | Denial
+        try:
+            async with asyncio.timeout(context.limits.lookup_timeout_s):
+                answer = await context.resolver.answer(self.local, self.body)
+        except TimeoutError:
+            answer = Denial(Reason.AUTH_UNAVAILABLE, why="the answer took longer than lookup_timeout_s")
+        except Exception as error:  # a bug of ours must not leave a client without an answer
+            answer = Denial(Reason.INTERNAL_ERROR, why=f"{type(error).__name__}: {error}")
+        finally:
+            context.lookups -= 1
+        self.task = None
+        self.downstream.answered(self, answer)
+
+    def cancel(self) -> None:
+        """The client is gone."""
+        if self.task is not None:
+            self.task.cancel()
+
+    def check_time(self, now_s: float) -> None:
+        """Called about once a second: a body that stopped arriving ends the exchange."""
+        limit_s = self.downstream.context.limits.body_timeout_s
+        if not self.request_done and now_s - max(self.since_s, self.downstream.since_s) > limit_s:
+            self._refuse(Reason.REQUEST_TIMEOUT)
