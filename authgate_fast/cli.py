@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvloop
 
@@ -19,6 +20,9 @@ from authgate_fast.explain import ExplainError, explain
 from authgate_fast.limits import DEFAULTS, Limits, with_settings
 from authgate_fast.server.file_source import FileSource
 from authgate_fast.server.worker import Address, ListenError, Source, Worker, WorkerOptions
+
+if TYPE_CHECKING:
+    from authgate_fast.lookup.store import StateStore
 
 OK, WRONG_INPUT, USAGE, ENVIRONMENT = 0, 1, 2, 3
 
@@ -185,20 +189,27 @@ def _run_from_redis(
 ) -> int:
     from authgate_fast.config.redis_source import RedisSource, RedisUrlError  # redis loads slowly
     from authgate_fast.config.state_dir import StateDir, StateDirError
+    from authgate_fast.lookup.redis_store import RedisStateStore
 
     try:
         state = StateDir(Path(state_dir)) if state_dir is not None else None
         source = RedisSource(url, configuration, state)
+        store = RedisStateStore(url)
     except RedisUrlError as error:
         raise UsageError(f"--redis: {error}") from None
     except StateDirError as error:
         print(f"authgate: {error}", file=sys.stderr)
         return ENVIRONMENT
-    return uvloop.run(_serve(configuration, source, options))
+    return uvloop.run(_serve(configuration, source, options, store))
 
 
-async def _serve(configuration: Configuration, source: Source | None, options: WorkerOptions) -> int:
-    worker = Worker(configuration, source, options)
+async def _serve(
+    configuration: Configuration,
+    source: Source | None,
+    options: WorkerOptions,
+    store: StateStore | None = None,
+) -> int:
+    worker = Worker(configuration, source, options, store)
     await worker.start()
     log = logging.getLogger("authgate")
     ops = f", ops on {options.ops}" if options.ops is not None else ""
@@ -256,7 +267,11 @@ def _check(options: argparse.Namespace) -> int:
 
 def _explain(options: argparse.Namespace) -> int:
     config, redis = _source_of(options)
+    from authgate_fast.lookup.memory_store import MemoryStore  # what is looked up is not on every path
+    from authgate_fast.lookup.resolver import Resolver
+
     configuration = Configuration(Limits())
+    store: StateStore = MemoryStore()
     if config is not None:
         problems = check_file(config)
         if problems:
@@ -267,8 +282,13 @@ def _explain(options: argparse.Namespace) -> int:
         if documents is None:
             return ENVIRONMENT
         configuration.replace_all(documents)
+        from authgate_fast.lookup.redis_store import RedisStateStore
+
+        store = RedisStateStore(str(redis))
     try:
-        forwarded, text = explain(configuration.snapshot, options.method, options.url, options.fields)
+        forwarded, text = explain(
+            configuration.snapshot, options.method, options.url, options.fields, Resolver(store)
+        )
     except ExplainError as error:
         raise UsageError(str(error)) from None
     print(text)

@@ -11,12 +11,12 @@ from authgate_fast.config.compile import build_snapshot
 from authgate_fast.http.request import normalise_host
 from authgate_fast.routing.path_policy import PathPolicy
 from authgate_fast.routing.trie import build_trie
-from authgate_fast.snapshot import Gateway, Snapshot, find_gateway
+from authgate_fast.snapshot import Consumers, Gateway, Snapshot, find_gateway
 
 
 def gateway(name: str, *hosts: str) -> Gateway:
-    authenticator = ApiKeyAuthenticator(name, "X-Api-Key")
-    return Gateway(name, hosts, authenticator, {}, build_trie([]), PathPolicy(), (), b"")
+    authenticator = ApiKeyAuthenticator(name, "X-Api-Key", Consumers())
+    return Gateway(name, hosts, authenticator, Consumers(), build_trie([]), PathPolicy(), (), b"")
 
 
 def name_for(snapshot: Snapshot, host: str) -> str | None:

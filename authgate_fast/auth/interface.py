@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Protocol
 from authgate_fast.errors import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from authgate_fast.decision import Client
     from authgate_fast.http.request import RequestHead
     from authgate_fast.snapshot import Identity, Route
@@ -81,7 +79,7 @@ class Authenticator(Protocol):
     credential_fields: frozenset[bytes]
     keeps_lines: bool
     reserved: bytes
-    endpoints: Mapping[bytes, tuple[bytes, ...]]
+    endpoints: dict[bytes, tuple[bytes, ...]]
 
     def identify(
         self, head: RequestHead, presented: Presented, client: Client, now: float

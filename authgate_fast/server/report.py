@@ -13,12 +13,27 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("authgate.proxy")
 
+_LEVELS = {Blame.CLIENT: logging.INFO, Blame.GATEWAY: logging.ERROR, Blame.UPSTREAM: logging.WARNING}
+# What a client is told of these is the same whatever was wrong; the operator can read more.
+_WORTH_A_LINE = frozenset(
+    {
+        Reason.CREDENTIALS_INVALID,
+        Reason.FORBIDDEN,
+        Reason.CSRF_REJECTED,
+        Reason.LOGIN_FAILED,
+        Reason.TOO_MANY_FAILURES,
+    }
+)
+
 QUIET_S = 1.0
 """Lines of the same reason and service closer together than this are counted, not written."""
 
 
 class FailureLog:
-    """Writes failures of backends and of the gateway itself; a client's mistakes are only counted."""
+    """Writes failures of backends and of the gateway itself, and why a credential was not good.
+
+    A client's other mistakes are only counted.
+    """
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -27,7 +42,7 @@ class FailureLog:
 
     def __call__(self, reason: Reason, forward: Forward | None, request_id: bytes, what: str) -> None:
         row = TABLE[reason]
-        if row.blame is Blame.CLIENT:
+        if row.blame is Blame.CLIENT and reason not in _WORTH_A_LINE:
             return
         service = forward.service.name if forward is not None else "-"
         key = (reason, service)
@@ -37,7 +52,7 @@ class FailureLog:
             return
         self._last[key] = now_s
         more = self._held_back.pop(key, 0)
-        level = logging.ERROR if row.blame is Blame.GATEWAY else logging.WARNING
+        level = _LEVELS[row.blame]
         where = (
             f"gateway={forward.gateway.name} route={forward.route.name} service={service}" if forward else "-"
         )

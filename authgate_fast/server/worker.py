@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from authgate_fast import __version__
 from authgate_fast.limits import DEFAULTS, Limits
+from authgate_fast.lookup.memory_store import MemoryStore
+from authgate_fast.lookup.resolver import Resolver
 from authgate_fast.proxy.context import Context
 from authgate_fast.proxy.downstream import Downstream
 from authgate_fast.proxy.pool import Pools
@@ -26,6 +28,7 @@ from authgate_fast.server.report import FailureLog
 
 if TYPE_CHECKING:
     from authgate_fast.config.store import Configuration
+    from authgate_fast.lookup.store import StateStore
     from authgate_fast.snapshot import Snapshot
 
 _log = logging.getLogger("authgate")
@@ -69,14 +72,25 @@ class WorkerOptions:
 
 
 class Worker:
-    """Serves one `Configuration` in the running event loop, between `start` and `drain`."""
+    """Serves one `Configuration` in the running event loop, between `start` and `drain`.
 
-    def __init__(self, configuration: Configuration, source: Source | None, options: WorkerOptions) -> None:
+    `store` holds the runtime state (sessions, refresh tokens, signing keys); None: in memory, until the end of
+    this process.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        source: Source | None,
+        options: WorkerOptions,
+        store: StateStore | None = None,
+    ) -> None:
         self._configuration = configuration
         self._source = source
         self._options = options
         self._context = context = Context(asyncio.get_running_loop(), options.limits)
         context.pools = Pools(context)
+        context.resolver = self._resolver = Resolver(MemoryStore() if store is None else store)
         context.report = FailureLog(context)
         context.snapshot = configuration.snapshot
         configuration.on_swap.append(self._swap)
@@ -84,6 +98,7 @@ class Worker:
         self._ops = OpsServer(self.status, self.is_ready)
         self._server: asyncio.Server | None = None
         self._source_task: asyncio.Task[None] | None = None
+        self._resolver_task: asyncio.Task[None] | None = None
         self._started_s = time.time()
         self._frozen = False
         self._swap(configuration.snapshot)
@@ -134,12 +149,14 @@ class Worker:
             raise _listen_error("--listen", options.listen, error) from error
         if self._source is not None:
             self._source_task = loop.create_task(self._source.run(), name="source")
-            self._source_task.add_done_callback(self._source_ended)
+            self._source_task.add_done_callback(self._task_ended)
+        self._resolver_task = loop.create_task(self._resolver.run(), name="resolver")
+        self._resolver_task.add_done_callback(self._task_ended)
 
-    def _source_ended(self, task: asyncio.Task[None]) -> None:
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
             _log.critical(
-                "the source of documents stopped; serving the last good state", exc_info=task.exception()
+                "the %s stopped; serving the last good state", task.get_name(), exc_info=task.exception()
             )
 
     async def drain(self) -> None:
@@ -160,10 +177,12 @@ class Worker:
             _log.warning("drain timeout: %d connections are cut", len(context.connections))
             for connection in list(context.connections):
                 connection.abort()
-        if self._source_task is not None:
-            self._source_task.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await self._source_task
+        for task in (self._source_task, self._resolver_task):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError, Exception):
+                    await task
+        await self._resolver.close()
         await context.pools.close()
         await self._ops.close()
         self._ticker.stop()
@@ -204,6 +223,7 @@ class Worker:
             "documents": len(configuration.documents),
             "gateways": {name: {"hosts": list(gateway.hosts)} for name, gateway in gateways.items()},
             "source": self._source.status() if self._source is not None else {"type": "fixed"},
+            "state": self._resolver.store.status(),
             "refused_documents": {name: str(problem) for name, problem in configuration.refused.items()},
             "connections": len(context.connections),
             "connections_total": counters.connections,
