@@ -11,6 +11,8 @@ from typing import Protocol
 
 STATE_PREFIX = "authgate:state:"
 SECRET_PREFIX = "authgate:secret:"
+WATCHED_PREFIXES = ("authgate:state:session:", SECRET_PREFIX)
+"""What workers remember and must be told of: a name elsewhere changes in silence."""
 
 
 class StateUnavailableError(Exception):
@@ -20,9 +22,10 @@ class StateUnavailableError(Exception):
 class StateStore(Protocol):
     """Bytes under names, each with an end. Every call is bounded in time and raises `StateUnavailableError`.
 
-    ``on_change`` is called with each name that anybody changed, deleted or let expire; ``on_gap`` when changes may
-    have been missed (a lost connection), so that what was remembered of the store is not to be trusted any more.
-    Neither is called from within a call to the store.
+    ``on_change`` is called with each name under `WATCHED_PREFIXES` that anybody (this worker too) changed, deleted or
+    let expire; ``on_gap`` when changes may have been missed (a connection that was lost is there again, all was
+    flushed), so that what was remembered of the store is not to be trusted any more. Neither is called from
+    within a call to the store, and both only while `run` does.
     """
 
     on_change: list[Callable[[str], None]]
@@ -57,11 +60,15 @@ class StateStore(Protocol):
         ...
 
     async def names(self, prefix: str, limit: int) -> list[str]:
-        """Return the names that start with `prefix`, at most `limit`."""
+        """Return the names that start with `prefix`, at most `limit`, in no order."""
         ...
 
     async def run(self) -> None:
         """Listen for changes until cancelled."""
+        ...
+
+    async def close(self) -> None:
+        """Give up connections; a call after it makes new ones."""
         ...
 
     def status(self) -> dict[str, object]:
