@@ -20,6 +20,7 @@ from authgate_fast.model import (
     RouteDocument,
     ServiceDocument,
 )
+from authgate_fast.routing.template import Literal
 
 Loc = tuple[str | int, ...]
 Place = Callable[[DocumentKey, Loc], tuple[str, str]]
@@ -86,6 +87,7 @@ class _Check:
                 yield from self.name_exists(key, (), "gateway", key.gateway)
             if isinstance(document, RouteDocument):
                 yield from self.route_names(key, document)
+                yield from self.route_fits(key, document)
             if not document.enabled:
                 continue
             if isinstance(document, GatewayDocument):
@@ -101,6 +103,24 @@ class _Check:
         yield from self.name_exists(key, ("service",), "service", route.service)
         for index, consumer in enumerate(route.consumers):
             yield from self.name_exists(key, ("consumers", index), "consumer", consumer)
+
+    def route_fits(self, key: DocumentKey, route: RouteDocument) -> Iterator[Problem]:
+        """Find what no caller of this gateway's auth type could ever reach or fulfil."""
+        gateway = self.parsed.get(DocumentKey("gateway", key.gateway, key.gateway))
+        if not isinstance(gateway, GatewayDocument):
+            return
+        kind = gateway.auth.type
+        segments = route.template.segments
+        reserved = {"JWT": b"auth", "BFF": b"bff"}.get(kind)
+        if len(segments) > 1 and isinstance(segments[0], Literal) and segments[0].value == reserved:
+            message = f"a {kind} gateway answers /{reserved.decode('ascii')}/* itself, so no request gets here"
+            yield self.problem(key, ("public_path",), f'"{route.public_path}"', message)
+        if route.scopes and kind in ("API_KEY", "BASIC", "JWT"):
+            message = f"a credential of a {kind} gateway carries no scopes, so nobody could call this route"
+            yield self.problem(key, ("scopes",), "scopes", message, "use roles")
+        if route.consumers and kind in ("OAUTH2", "BFF"):
+            message = f"the callers of a {kind} gateway are users of its identity provider, not consumers"
+            yield self.problem(key, ("consumers",), "consumers", message, "use roles or scopes")
 
     def name_exists(self, key: DocumentKey, loc: Loc, kind: str, name: str) -> Iterator[Problem]:
         known = self.names.get((kind, "" if kind == "gateway" else key.gateway), set())

@@ -98,3 +98,38 @@ def test_a_route_for_a_consumer_that_is_nobody_is_a_problem() -> None:
 def test_a_broken_document_is_reported_once_and_counts_as_there() -> None:
     (said,) = _said(service__shop__s={"target_url": "s"})
     assert said.startswith(redis_key(DocumentKey("service", "shop", "s")) + ": target_url")
+
+
+def _auth(kind: str) -> dict[str, Any]:
+    more = {"issuer": "https://iam.test", "client_id": "c"} if kind in ("OAUTH2", "BFF") else {}
+    return {**GATEWAY, "auth": {"type": kind, **more}}
+
+
+def test_a_route_under_the_segment_that_the_gateway_answers_itself_is_a_problem() -> None:
+    for kind, path in (
+        ("JWT", "/auth/x"),
+        ("BFF", "/bff/me"),
+        ("BFF", "/bff/{rest*}"),
+        ("JWT", "/%61uth/{a}"),
+    ):
+        (said,) = _said(gateway__shop=_auth(kind), route__shop__r={**ROUTE, "public_path": path})
+        assert f'authgate:route:shop:r: public_path: found "{path}"; a {kind} gateway answers' in said
+    for kind, path in (
+        ("JWT", "/bff/x"),
+        ("BFF", "/auth/x"),
+        ("API_KEY", "/auth/x"),
+        ("JWT", "/auth"),
+        ("JWT", "/{a}/x"),
+    ):
+        assert _said(gateway__shop=_auth(kind), route__shop__r={**ROUTE, "public_path": path}) == []
+
+
+def test_a_condition_that_no_caller_of_the_gateway_can_meet_is_a_problem() -> None:
+    for kind in ("API_KEY", "BASIC", "JWT"):
+        (said,) = _said(gateway__shop=_auth(kind), route__shop__r={**ROUTE, "scopes": ["read"]})
+        assert f"a {kind} gateway carries no scopes" in said
+        assert _said(gateway__shop=_auth(kind), route__shop__r={**ROUTE, "consumers": ["c"]}) == []
+    for kind in ("OAUTH2", "BFF"):
+        (said,) = _said(gateway__shop=_auth(kind), route__shop__r={**ROUTE, "consumers": ["c"]})
+        assert "users of its identity provider, not consumers" in said
+        assert _said(gateway__shop=_auth(kind), route__shop__r={**ROUTE, "scopes": ["read"]}) == []
