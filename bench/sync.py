@@ -62,6 +62,27 @@ def _status(port: int, key: str) -> int:
     return status
 
 
+class _Load:
+    """What the load got: all answers, and those that were not 200, a broken connection counted as one."""
+
+    def __init__(self) -> None:
+        self.answers = 0
+        self.failures = 0
+
+    def run(self, port: int, stop: threading.Event) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        while not stop.is_set():
+            try:
+                connection.request("GET", "/r0/1", headers={"X-Api-Key": "key-0"})
+                answer = connection.getresponse()
+                answer.read()
+                self.failures += answer.status != 200
+            except (OSError, http.client.HTTPException):
+                self.failures += 1
+                connection.close()
+            self.answers += 1
+
+
 def _wait_live(connection: http.client.HTTPConnection, key: str, wanted_401: bool) -> float:
     begun = time.perf_counter()
     while time.perf_counter() - begun < 5:
@@ -71,13 +92,6 @@ def _wait_live(connection: http.client.HTTPConnection, key: str, wanted_401: boo
         if (answer.status == 401) == wanted_401:
             break
     return (time.perf_counter() - begun) * 1e3
-
-
-def _load(port: int, stop: threading.Event) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    while not stop.is_set():
-        connection.request("GET", "/r0/1", headers={"X-Api-Key": "key-0"})
-        connection.getresponse().read()
 
 
 def _memory_mb(pid: int) -> float:
@@ -101,6 +115,7 @@ def main() -> int:
     parser.add_argument("--consumers", type=int, default=100_000)
     parser.add_argument("--routes", type=int, default=10_000)
     parser.add_argument("--writes", type=int, default=200)
+    parser.add_argument("--outage", type=float, default=0.0, metavar="S", help="kill Redis for S seconds")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     children: list[subprocess.Popen[bytes]] = []
@@ -123,22 +138,7 @@ def _measure(
     stop: threading.Event,
 ) -> None:
     redis_port, port, ops_port, backend_port = (_free_port() for _ in range(4))
-    children.append(
-        subprocess.Popen(
-            [
-                "redis-server",
-                "--port",
-                str(redis_port),
-                "--bind",
-                "127.0.0.1",
-                "--save",
-                "",
-                "--dir",
-                str(directory),
-            ],
-            stdout=subprocess.DEVNULL,
-        )
-    )
+    children.append(_start_redis(redis_port, directory))
     children.append(
         subprocess.Popen(
             [sys.executable, "-m", "authgate_fast.demo", "--listen", f"127.0.0.1:{backend_port}"],
@@ -152,14 +152,16 @@ def _measure(
     begun = time.perf_counter()
     gateway = subprocess.Popen(
         [sys.executable, "-m", "authgate_fast.cli", "run", "--redis", f"redis://127.0.0.1:{redis_port}/0",
-         "--listen", f"127.0.0.1:{port}", "--ops", f"127.0.0.1:{ops_port}"],
+         "--listen", f"127.0.0.1:{port}", "--ops", f"127.0.0.1:{ops_port}",
+         "--limit", "max_failures_per_address=1000000"],  # asking again and again is how this measures
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
     children.append(gateway)
     _until(lambda: _status(port, "key-0") not in (401, 404, 503))
     print(f"{options.consumers:,} consumers and {options.routes:,} routes: live {time.perf_counter() - begun:.1f} s "
           f"after the start of the process, {_memory_mb(gateway.pid):.0f} MB")  # fmt: skip
-    loads = [threading.Thread(target=_load, args=(port, stop), daemon=True) for _ in range(2)]
+    counted = [_Load() for _ in range(2)]
+    loads = [threading.Thread(target=load.run, args=(port, stop), daemon=True) for load in counted]
     for load in loads:
         load.start()
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
@@ -170,11 +172,33 @@ def _measure(
         let_in.append(_wait_live(connection, key, wanted_401=False))
         store.set(name, _consumer(key, enabled=False))
         refused.append(_wait_live(connection, key, wanted_401=True))
+    if options.outage:
+        store.save()
+        children[0].kill()
+        children[0].wait(15)
+        before = sum(load.answers for load in counted)
+        time.sleep(options.outage)
+        during = sum(load.answers for load in counted) - before
+        children[0] = _start_redis(redis_port, directory)
+        _until(store.ping)
+        store.set(f"authgate:consumer:{GATEWAY}:after", _consumer("key-after"))
+        back_ms = _wait_live(connection, "key-after", wanted_401=False)
+        print(
+            f"Redis away for {options.outage:.0f} s: {during:,} answers meanwhile; "
+            f"back again, a write is live after {back_ms:.0f} ms"
+        )
     stop.set()
     for load in loads:
         load.join(5)
+    answers, failures = (sum(getattr(load, name) for load in counted) for name in ("answers", "failures"))
+    print(f"load: {answers:,} answers, {failures} of them not 200")
     _print("a new key is let in after", let_in)
     _print("a disabled key is refused", refused)
+
+
+def _start_redis(port: int, directory: Path) -> subprocess.Popen[bytes]:
+    arguments = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(directory)]
+    return subprocess.Popen(["redis-server", *arguments], stdout=subprocess.DEVNULL)
 
 
 def _until(done: object, bound_s: float = 60.0) -> None:
