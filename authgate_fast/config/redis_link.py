@@ -154,6 +154,12 @@ class Link:
         self._connection = _connection(address, name)
         self._reply_timeout_s = address.options.get("socket_timeout", REPLY_TIMEOUT_S)
 
+    @property
+    def is_open(self) -> bool:
+        """Tell whether the connection stands, as far as is known without speaking."""
+        reader = self._connection._reader
+        return self._connection.is_connected and not reader.at_eof() and reader.exception() is None
+
     async def open(self) -> None:
         async with asyncio.timeout(CONNECT_TIMEOUT_S + self._reply_timeout_s):
             await self._connection.connect()
@@ -207,6 +213,8 @@ _KINDS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str],
 
 
 def _explain(shown: str, error: BaseException) -> str:
+    if isinstance(error.__cause__, RedisError):
+        error = error.__cause__  # redis-py wraps what a unix socket's first exchange came to
     if isinstance(error, ConnectionError) and str(error).startswith("Timeout"):
         error = TimeoutError()  # as redis-py wraps it in the first exchange of a connection
     if isinstance(error, ResponseError) and str(error).startswith("MASTERDOWN"):
