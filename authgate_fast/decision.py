@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
+
+from authgate_fast.http.fields import FORWARDED_FOR
 
 if TYPE_CHECKING:
     from authgate_fast.auth.failures import FailureGuard
@@ -30,6 +33,33 @@ class Client:
         self.gateway: Gateway | None = None
         self.trusted = False
         self.forwarded_lines = b""
+
+    def guess_wait_s(self, head: RequestHead, account: bytes, now: float) -> int:
+        """Return 0, or for how many seconds no guess of this caller is worth the work of checking it."""
+        if self.guard is None:
+            return 0
+        return self.guard.retry_after_s(caller_address(head, self), account, now)
+
+
+def caller_address(head: RequestHead, client: Client) -> str:
+    """Return the address of who sent a request: the peer's or, behind trusted proxies, the one they name.
+
+    That is the first untrusted address from the right of X-Forwarded-For; what stands left of it is hearsay.
+    """
+    gateway = client.gateway
+    if not client.trusted or gateway is None or head.forwarded is None:
+        return client.address
+    address = client.address
+    for part in reversed(head.forwarded.get(FORWARDED_FOR, b"").split(b",")):
+        text = part.strip(b" \t").decode("latin-1")
+        try:
+            ip = ip_address(text)
+        except ValueError:
+            return address
+        address = text
+        if not any(ip in network for network in gateway.trusted_proxies):
+            return address
+    return address
 
 
 class Forward:

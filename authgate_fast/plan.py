@@ -11,7 +11,17 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from authgate_fast.auth.interface import Denial, Lookup
-from authgate_fast.decision import Allowed, Client, Forward, Local, Pending, Plan, Redirect, Refusal
+from authgate_fast.decision import (
+    Allowed,
+    Client,
+    Forward,
+    Local,
+    Pending,
+    Plan,
+    Redirect,
+    Refusal,
+    caller_address,
+)
 from authgate_fast.errors import Reason
 from authgate_fast.http.fields import FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO
 from authgate_fast.http.request import METHODS, RequestHead, normalise_host, split_absolute
@@ -192,8 +202,8 @@ def _ask(
     if isinstance(found, Identity):
         return _admit(head, gateway, route, path, tail, client, request_id, presented, found)
     if isinstance(found, Lookup):
-        if found.is_guess and client.guard is not None:
-            wait_s = client.guard.retry_after_s(caller_address(head, client), found.account, now)
+        if found.is_guess:
+            wait_s = client.guess_wait_s(head, found.account, now)
             if wait_s:
                 return _blocked(gateway, route, request_id, wait_s)
         return Pending(gateway, route, head, path, tail, client, request_id, presented, found)
@@ -262,27 +272,6 @@ def _blocked(gateway: Gateway, route: Route | None, request_id: bytes, wait_s: i
         why=why or "too many failed checks from this address or for this account",
         retry_after_s=wait_s,
     )
-
-
-def caller_address(head: RequestHead, client: Client) -> str:
-    """Return the address of who sent a request: the peer's or, behind trusted proxies, the one they name.
-
-    That is the first untrusted address from the right of X-Forwarded-For; what stands left of it is hearsay.
-    """
-    gateway = client.gateway
-    if not client.trusted or gateway is None or head.forwarded is None:
-        return client.address
-    address = client.address
-    for part in reversed(head.forwarded.get(FORWARDED_FOR, b"").split(b",")):
-        text = part.strip(b" \t").decode("latin-1")
-        try:
-            ip = ip_address(text)
-        except ValueError:
-            return address
-        address = text
-        if not any(ip in network for network in gateway.trusted_proxies):
-            return address
-    return address
 
 
 def _admit(
