@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from authgate_fast.addresses import AddressError, is_guarded, is_loopback, parse_network, parse_target_url
+from authgate_fast.auth.password import hash_problem
 from authgate_fast.http.fields import is_reserved
 from authgate_fast.routing.template import TemplateError, parse_public, parse_target
 
@@ -112,6 +113,13 @@ def _check_frontend_url(text: str) -> str:
     return text
 
 
+def _check_password_hash(text: str) -> str:
+    problem = hash_problem(text)
+    if problem:
+        raise refusal(f"this hash cannot be used: {problem}", "`authgate password` makes one")
+    return text
+
+
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME_PATTERN}$")]
 RoleName = Annotated[str, StringConstraints(pattern=r"^[!#-&(-+\-./0-9:-~]{1,128}$")]
 HeaderName = Annotated[
@@ -138,6 +146,7 @@ PasswordHash = Annotated[
         pattern=r"^\$argon2id\$v=19\$m=[1-9][0-9]{0,9},t=[1-9][0-9]{0,9},p=[1-9][0-9]{0,7}"
         r"\$[A-Za-z0-9+/]{11,64}\$[A-Za-z0-9+/]{16,128}$",
     ),
+    AfterValidator(_check_password_hash),
 ]
 PASSWORD_RULE = "an Argon2id hash as a PHC string: $argon2id$v=19$m=...,t=...,p=...$salt$hash"
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]

@@ -19,9 +19,10 @@ from authgate_fast.lookup.bff import BffEndpoints
 from authgate_fast.lookup.consumer_login import ConsumerLogin
 from authgate_fast.lookup.issuer import Issuers
 from authgate_fast.lookup.keyring import Keyrings
-from authgate_fast.lookup.passwords import PasswordPool
+from authgate_fast.lookup.passwords import Caller, PasswordPool
 from authgate_fast.lookup.sessions import Sessions
 from authgate_fast.lookup.store import StateUnavailableError
+from authgate_fast.plan import caller_address
 
 if TYPE_CHECKING:
     from authgate_fast.auth.session import Session
@@ -48,7 +49,9 @@ class Resolver:
         authenticator = pending.gateway.authenticator
         try:
             if isinstance(lookup, PasswordLookup):
-                return await self.passwords.check(lookup, time.time)
+                address = caller_address(pending.head, pending.client)
+                caller = Caller(address, lookup.account, pending.client.guard)
+                return await self.passwords.check(lookup, time.time, caller)
             if isinstance(lookup, SigningKeysLookup) and isinstance(authenticator, JwtAuthenticator):
                 await self.keyrings.refresh(authenticator)
                 return authenticator.identify_again(pending.presented, time.time())
