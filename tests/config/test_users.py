@@ -11,7 +11,7 @@ from authgate_fast.config.store import Configuration
 from authgate_fast.snapshot import Gateway, User
 
 HASH = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$" + "A" * 43
-OTHER = HASH[:-1] + "B"
+OTHER = HASH[:-1] + "E"
 GATEWAY = {"hosts": ["shop.test"], "auth": {"type": "BASIC"}}
 
 
