@@ -14,6 +14,7 @@ from authgate_fast.auth.bff import BffAuthenticator, SessionLookup
 from authgate_fast.auth.interface import Denial
 from authgate_fast.auth.jwt import JwtAuthenticator, SigningKeysLookup
 from authgate_fast.auth.oauth2 import IntrospectionLookup, IssuerKeysLookup, OAuth2Authenticator
+from authgate_fast.decision import caller_address
 from authgate_fast.errors import Reason
 from authgate_fast.lookup.bff import BffEndpoints
 from authgate_fast.lookup.consumer_login import ConsumerLogin
@@ -22,7 +23,6 @@ from authgate_fast.lookup.keyring import Keyrings
 from authgate_fast.lookup.passwords import Caller, PasswordPool
 from authgate_fast.lookup.sessions import Sessions
 from authgate_fast.lookup.store import StateUnavailableError
-from authgate_fast.plan import caller_address
 
 if TYPE_CHECKING:
     from authgate_fast.auth.session import Session
