@@ -33,6 +33,7 @@ from redis.exceptions import (
 )
 
 from authgate_fast.config.documents import MAX_DOCUMENT_BYTES
+from authgate_fast.config.redis_texts import Text, TextsReader, TooLarge
 
 MAX_VALUE_BYTES = MAX_DOCUMENT_BYTES
 CONNECT_TIMEOUT_S = 5.0
@@ -105,12 +106,6 @@ def parse_address(url: str) -> RedisAddress:
     return address
 
 
-class TooLarge(bytes):
-    """Stands for a text longer than `MAX_VALUE_BYTES`; holds its length in decimal."""
-
-    __slots__ = ()
-
-
 class _Parser(_AsyncRESP3Parser):
     """Hands pushes to the reader as they are, and never holds a text that is too large."""
 
@@ -172,6 +167,20 @@ class Link:
         async with asyncio.timeout(self._reply_timeout_s):
             await self._connection.send_command(*command, check_health=False)
             return await self._connection.read_response()
+
+    async def texts(self, *command: str | bytes | int) -> list[Text]:
+        """Send a command whose reply is an array of texts (MGET); return them."""
+        async with asyncio.timeout(self._reply_timeout_s):
+            return await (await self._texts_reader(command)).texts()
+
+    async def page(self, *command: str | bytes | int) -> tuple[bytes, list[bytes]]:
+        """Send a SCAN; return the next cursor and the page."""
+        async with asyncio.timeout(self._reply_timeout_s):
+            return await (await self._texts_reader(command)).page()
+
+    async def _texts_reader(self, command: Sequence[str | bytes | int]) -> TextsReader:
+        await self._connection.send_command(*command, check_health=False)
+        return TextsReader(self._connection._reader, MAX_VALUE_BYTES)
 
     async def call_many(self, commands: Iterable[Sequence[str | bytes | int]]) -> list[Any]:
         """Send several commands at once; an error of one of them stands in the place of its reply."""

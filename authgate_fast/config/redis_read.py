@@ -11,7 +11,8 @@ from collections.abc import AsyncGenerator, Iterable
 from typing import TYPE_CHECKING
 
 from authgate_fast.config.keys import KEY_PREFIXES, DocumentKey, Unreadable, parse_redis_key
-from authgate_fast.config.redis_link import MAX_VALUE_BYTES, Link, TooLarge
+from authgate_fast.config.redis_link import MAX_VALUE_BYTES, Link
+from authgate_fast.config.redis_texts import TooLarge
 
 if TYPE_CHECKING:
     from authgate_fast.config.store import Configuration, Raw
@@ -99,7 +100,7 @@ async def scan(link: Link) -> AsyncGenerator[list[bytes], None]:
     """Yield every key that may name a document, page by page; a key may come twice."""
     cursor = b"0"
     while True:
-        cursor, found = await link.call("SCAN", cursor, "MATCH", SCAN_PATTERN, "COUNT", SCAN_KEYS)
+        cursor, found = await link.page("SCAN", cursor, "MATCH", SCAN_PATTERN, "COUNT", SCAN_KEYS)
         yield found
         if cursor == b"0":
             return
@@ -109,7 +110,7 @@ async def fetch(link: Link, keys: dict[DocumentKey, bytes]) -> dict[DocumentKey,
     """Read one page of documents. One that changes meanwhile may be left out: it will be named again."""
     if not keys:
         return {}
-    texts: dict[DocumentKey, Raw] = dict(zip(keys, await link.call("MGET", *keys.values()), strict=True))
+    texts: dict[DocumentKey, Raw] = dict(zip(keys, await link.texts("MGET", *keys.values()), strict=True))
     # MGET answers nil for a key of another type as for none at all.
     absent = [key for key, text in texts.items() if text is None]
     kinds = await link.call_many([("TYPE", keys[key]) for key in absent]) if absent else []

@@ -15,9 +15,9 @@ from authgate_fast.config.redis_link import (
     Link,
     RedisAddress,
     RedisUrlError,
-    TooLarge,
     parse_address,
 )
+from authgate_fast.config.redis_texts import TooLarge
 from tests.redis_server import RedisServer, running
 
 SECRET = "hunter2-and-more"
@@ -158,7 +158,7 @@ async def test_a_text_that_is_too_large_is_never_held(redis_server: RedisServer)
     link = Link(parse_address(redis_server.url), "test")
     await link.open()
     try:
-        small, huge, largest, again = await link.call("MGET", "small", "huge", "largest", "small")
+        small, huge, largest, again = await link.texts("MGET", "small", "huge", "largest", "small")
         assert isinstance(huge, TooLarge)
         assert int(huge) == 20 * MAX_VALUE_BYTES
         assert not isinstance(largest, TooLarge)
