@@ -1,20 +1,57 @@
-"""PLACEHOLDER"""
+"""BFF: a browser shows a session cookie; the tokens stay here (DESIGN section 7, RFC 9700, OAuth for browser apps).
+
+Memory answers for a live session: one digest, one dict look-up, one comparison. Everything else is a `SessionLookup`.
+The authenticator holds what its worker remembers: live sessions, and cookies that are known to be worth nothing.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING
 
-from authgate_fast.auth.interface import NO_ENDPOINTS, Denial, Lookup, Presented
-from authgate_fast.auth.secret import SecretRef
+from authgate_fast.auth.browser import SAFE_METHODS, cross_site_problem, is_navigation, login_location
+from authgate_fast.auth.cookies import SECRET_LENGTH, TWICE, is_secret, kept_cookie_lines, session_cookie
+from authgate_fast.auth.interface import Denial, Lookup, Presented
+from authgate_fast.auth.session import SESSION_PREFIX, Record, Session
+from authgate_fast.auth.user_lines import UnusableClaimError, roles_of, subject_of, user_lines
 from authgate_fast.errors import Reason
+from authgate_fast.snapshot import Identity
 
+if TYPE_CHECKING:
+    from authgate_fast.auth.secret import SecretRef
+    from authgate_fast.decision import Client
+    from authgate_fast.http.request import RequestHead
+    from authgate_fast.snapshot import Route
 
-class SessionLookup(Lookup):
-    pass
+ENDPOINTS: Mapping[bytes, tuple[bytes, ...]] = {
+    b"login": (b"GET",),
+    b"callback": (b"GET",),
+    b"me": (b"GET",),
+    b"logout": (b"POST",),
+}
+MAX_SESSIONS = 20_000
+"""Sessions that a worker remembers; those that are not cost a look-up. With tokens of 2 KB about 100 MB."""
+MAX_DEAD = 20_000
+"""Cookies remembered as worthless, so that a page's requests with an old one cost nothing. About 2 MB."""
+CHECK_S = 30.0
+"""For how long memory answers for a session until the store is asked again."""
+TOUCH_S = 60.0
+"""How often the idle end is moved in the store; a quarter of a short idle time if that is less, for both."""
+REFRESH_AHEAD_S = 30.0
+"""An access token is renewed this long before its end, so that a backend still finds it valid; of a short-lived one
+a quarter of its life."""
+RECHECK_S = 20.0
+"""How often the store is asked about a session that only a stream still uses."""
+_TOKEN = re.compile(rb"[\x21-\x7e]{1,16384}")
 
 
 @dataclass(frozen=True, slots=True)
 class BffSettings:
+    """The ``auth`` of a BFF gateway."""
+
     issuer: str
     client_id: str
     client_secret: SecretRef | None
@@ -24,18 +61,189 @@ class BffSettings:
     roles_claim: str
 
 
-class BffAuthenticator:
-    def __init__(self, gateway: str, settings: BffSettings) -> None:
-        self.credential_fields = frozenset({b"cookie", b"authorization"})
-        self.keeps_lines = False
-        self.reserved = b"bff"
-        self.endpoints = NO_ENDPOINTS
+class SessionLookup(Lookup):
+    """A session that memory does not hold, or has to be looked after: checked again, or its token renewed."""
 
-    def identify(self, head, presented: Presented, client, now: float):  # type: ignore[no-untyped-def]
-        return Denial(Reason.CREDENTIALS_MISSING)
+    __slots__ = ("cookie", "digest", "head")
+
+    def __init__(self, cookie: bytes, digest: bytes, head: RequestHead, *, is_guess: bool) -> None:
+        super().__init__(is_guess=is_guess)
+        self.cookie = cookie
+        self.digest = digest
+        self.head = head
+
+
+class BffAuthenticator:
+    """Checks the session cookie, and that what changes something comes from this site's own pages."""
+
+    __slots__ = (
+        "_doubled",
+        "_ended",
+        "_missing",
+        "_unknown",
+        "challenge",
+        "check_s",
+        "credential_fields",
+        "dead",
+        "endpoints",
+        "gateway",
+        "keeps_lines",
+        "reserved",
+        "sessions",
+        "settings",
+        "touch_s",
+    )
+
+    def __init__(self, gateway: str, settings: BffSettings) -> None:
+        self.gateway = gateway
+        self.settings = settings
+        self.credential_fields = frozenset({b"cookie", b"authorization"})
+        self.keeps_lines = True
+        self.reserved = b"bff"
+        self.endpoints = ENDPOINTS
+        self.sessions: dict[bytes, Session] = {}
+        self.dead: dict[bytes, None] = {}
+        self.check_s = min(CHECK_S, settings.idle_ttl_s / 4)
+        self.touch_s = min(TOUCH_S, settings.idle_ttl_s / 4)
+        # Any scheme but Basic, which would open a browser's own dialog (CONVENTIONS section 4).
+        self.challenge = f'WWW-Authenticate: Session realm="{gateway}"\r\n'.encode("ascii")
+        self._missing = Denial(
+            Reason.CREDENTIALS_MISSING,
+            detail="This route needs a session; send the browser to /bff/login.",
+            extra_lines=self.challenge,
+            why="the request has no AUTHGATE_BFF_SESSION cookie",
+        )
+        invalid = "The session is not valid, or not any more; send the browser to /bff/login."
+        self._ended = Denial(
+            Reason.CREDENTIALS_INVALID,
+            detail=invalid,
+            extra_lines=self.challenge,
+            why="the session cookie is malformed, or known to be of no session",
+        )
+        # Only what cost a look-up counts: a page with an old cookie must not shut its own address out.
+        self._unknown = Denial(
+            Reason.CREDENTIALS_INVALID,
+            detail=invalid,
+            extra_lines=self.challenge,
+            why="the session cookie is of no session: it ended, or was never made here",
+            is_failure=True,
+        )
+        self._doubled = Denial(
+            Reason.CREDENTIALS_INVALID,
+            detail="The request has two session cookies; clear the cookies of this site and of its parent domains.",
+            extra_lines=self.challenge,
+            why="two cookies named AUTHGATE_BFF_SESSION: another host of the domain may have set one of them",
+        )
+
+    def identify(
+        self, head: RequestHead, presented: Presented, client: Client, now: float
+    ) -> Identity | Denial | Lookup:
+        """Find the session of the cookie; what may change something is first checked for CSRF."""
+        cookie = session_cookie(presented)
+        if cookie is None:
+            return self._refuse(head, self._missing)
+        if cookie == TWICE:
+            return self._doubled
+        if head.method not in SAFE_METHODS:
+            problem = self.cross_site_problem(head, client)
+            if problem:
+                return Denial(Reason.CSRF_REJECTED, why=problem)
+        if len(cookie) != SECRET_LENGTH:
+            return self._refuse(head, self._ended)
+        digest = sha256(cookie).digest()
+        session = self.sessions.get(digest)
+        if session is not None and now < session.good_until and session.identity is not None:
+            return session.identity
+        if session is None and (digest in self.dead or not is_secret(cookie)):
+            return self._refuse(head, self._ended)
+        return SessionLookup(cookie, digest, head, is_guess=session is None)
 
     def kept_lines(self, presented: Presented) -> bytes:
+        """Keep the other cookies; the client's own Authorization never reaches a backend of this gateway."""
+        return kept_cookie_lines(presented)
+
+    def forbidden_lines(self, route: Route) -> bytes:
+        """Say no more: the scheme has no such parameters."""
         return b""
 
-    def forbidden_lines(self, route) -> bytes:  # type: ignore[no-untyped-def]
-        return b""
+    def cross_site_problem(self, head: RequestHead, client: Client) -> str:
+        """Return why a request may not change anything here, or ""."""
+        return cross_site_problem(head, head.public_origin(client.scheme, trusted=client.trusted))
+
+    def refuse(self, lookup: SessionLookup) -> Denial:
+        """Return the answer to a cookie that turned out to be of no session."""
+        return self._refuse(lookup.head, self._unknown if lookup.is_guess else self._ended)
+
+    def _refuse(self, head: RequestHead, denial: Denial) -> Denial:
+        """Send a person to the login; tell a script."""
+        if not is_navigation(head):
+            return denial
+        location = login_location(head.target)
+        return Denial(denial.reason, why=denial.why, location=location, is_failure=denial.is_failure)
+
+    def remember(self, digest: bytes, session: Session) -> None:
+        """Keep a session that the store holds; the oldest goes when there are too many."""
+        sessions = self.sessions
+        if digest not in sessions and len(sessions) >= MAX_SESSIONS:
+            del sessions[next(iter(sessions))]
+        sessions[digest] = session
+
+    def bury(self, digest: bytes) -> None:
+        """Forget a session for good: names are never used twice, so its cookie stays worthless."""
+        session = self.sessions.pop(digest, None)
+        if session is not None:
+            session.end()
+        if digest not in self.dead and len(self.dead) >= MAX_DEAD:
+            del self.dead[next(iter(self.dead))]
+        self.dead[digest] = None
+
+    def fill(self, session: Session, record: Record) -> None:
+        """Put a record's contents into `session`. Raises UnusableClaimError."""
+        settings = self.settings
+        token = record.access_token.encode("utf-8")
+        if _TOKEN.fullmatch(token) is None:
+            raise UnusableClaimError("the provider's access token cannot go into a field line")
+        roles = roles_of(record.claims, settings.roles_claim)
+        ends_at = min(record.ends_at, record.created_at + settings.absolute_ttl_s)
+        if not record.refresh_token:
+            ends_at = min(ends_at, record.access_ends_at)
+        session.claims = record.claims
+        session.scope = record.scope
+        session.ends_at = ends_at
+        session.access_ends_at = record.access_ends_at
+        session.refresh_at = refresh_at(record)
+        session.identity = Identity(
+            "",
+            session.name[-64:-48],
+            frozenset(roles),
+            ends_at,
+            user_lines(subject_of(record.claims), roles, settings.client_id),
+            scopes=frozenset(record.scope.split(" ")) - {""},
+            token_line=b"Authorization: Bearer %b\r\n" % token,
+            session=session,
+        )
+
+    def rely_on(self, session: Session, now: float) -> None:
+        """Let memory answer for a session that was just checked."""
+        session.checked_at = now
+        session.told = False
+        session.recheck_at = now + RECHECK_S
+        session.good_until = min(now + self.check_s, session.ends_at, session.refresh_at)
+
+
+def refresh_at(record: Record) -> float:
+    """Return when the access token is due to be renewed; never without a refresh token."""
+    if not record.refresh_token or record.access_ends_at == float("inf"):
+        return float("inf")
+    return record.access_ends_at - min(REFRESH_AHEAD_S, record.access_ttl_s / 4)
+
+
+def digest_of_name(name: str) -> tuple[str, bytes] | None:
+    """Return the gateway and the cookie's digest that a name in the store tells of, or None."""
+    gateway, colon, digest = name.removeprefix(SESSION_PREFIX).partition(":")
+    if not name.startswith(SESSION_PREFIX) or not colon or len(digest) != 64:
+        return None
+    try:
+        return gateway, bytes.fromhex(digest)
+    except ValueError:
+        return None

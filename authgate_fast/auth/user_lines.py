@@ -1,7 +1,7 @@
 """What the claims of a provider's user become for a backend: field lines, a set of roles. Pure.
 
-Claims are text that somebody else wrote: whatever is not visible ASCII goes percent-encoded (RFC 3986 section 2.1), so no
-claim can begin another field line or pretend to be two roles.
+Claims are text that somebody else wrote: whatever is not visible ASCII goes percent-encoded (RFC 3986
+section 2.1), so no claim can begin another field line or pretend to be two roles.
 """
 
 from __future__ import annotations

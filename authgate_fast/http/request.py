@@ -42,6 +42,7 @@ IDEMPOTENT = frozenset(
     (b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"PROPFIND", b"SEARCH", b"REPORT", b"QUERY")
 )
 
+DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
 _NO_NAMES: frozenset[bytes] = frozenset()
 _OWN_OPTIONS = frozenset((b"close", b"keep-alive", b"upgrade", b"te"))
 _LENGTH = re.compile(rb"[0-9]{1,18}")
@@ -127,6 +128,20 @@ class RequestHead:
         if hosts != 1 and not (hosts == 0 and self.minor == 0):
             return Reason.INVALID_HOST
         return None
+
+    def public_origin(self, scheme: bytes, *, trusted: bool) -> bytes | None:
+        """Return the origin that a browser sees here, as it writes it (RFC 6454 section 6.2); None if that is in doubt.
+
+        It is `scheme` and Host or, behind a `trusted` proxy, what that says in X-Forwarded-Proto and -Host. Several
+        values may come from several proxies, or from a client past the first of them: nobody is guessed at.
+        """
+        host = self.host
+        if trusted and self.forwarded is not None:
+            scheme = lower(self.forwarded.get(FORWARDED_PROTO, scheme).strip(b" \t"))
+            host = self.forwarded.get(FORWARDED_HOST, host).strip(b" \t")
+        if scheme not in DEFAULT_PORTS or normalise_host(host) is None:
+            return None
+        return b"%b://%b" % (scheme, lower(host).removesuffix(DEFAULT_PORTS[scheme]))
 
     def _read_special(self, code: int, value: bytes) -> Reason | None:
         if code == CONTENT_LENGTH:

@@ -23,6 +23,7 @@ from authgate_fast.http.fields import (
 
 # The parser leaves white space behind a value, which is not part of it (RFC 9110 section 5.5).
 _LENGTH = re.compile(rb"[0-9]{1,18}[ \t]*")
+_BEFORE_COOKIE_NAME = b" \t="
 _KEEP_ALIVE_LINE = b"\r\nConnection: keep-alive\r\n"
 _KEEP_ALIVE_TIMEOUT = re.compile(rb"(?:.*[, ])?timeout=([0-9]{1,6})(?:[, ].*)?")
 
@@ -36,6 +37,10 @@ _NOT_NOMINATED = {
     b"vary",
     b"cache-control",
 }
+
+
+OWN_COOKIES = b"AUTHGATE_BFF_"
+"""How the names of all cookies begin that a BFF gateway itself sets."""
 
 
 class ResponseHead:
@@ -151,3 +156,17 @@ class ResponseHead:
         if self.chunked or self.status in (204, 304) or self.status < 200:
             return False
         return self.content_length < 0 or size <= self.content_length
+
+
+def without_own_cookies(block: bytes) -> bytes:
+    """Return a `ResponseHead.block` without the Set-Cookie lines that would set a cookie of the gateway's own.
+
+    Browsers trim a name, and send a cookie without one by its value alone (RFC 6265bis section 5.6): ``=NAME=x``
+    would come back as ``NAME=x``. A backend that could set our session cookie could put a user into another's session.
+    """
+    lines = [b""]
+    for line in block[2:-2].split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        if lower(name) != b"set-cookie" or not value.lstrip(_BEFORE_COOKIE_NAME).startswith(OWN_COOKIES):
+            lines.append(line)
+    return b"\r\n".join([*lines, b""])

@@ -13,6 +13,7 @@ from authgate_fast.errors import Reason
 from authgate_fast.http.chunked import LAST_CHUNK, ChunkedDecoder, FramingError, encode_chunk
 from authgate_fast.http.problem import CONTINUE, STATUS_STARTS
 from authgate_fast.http.request import IDEMPOTENT
+from authgate_fast.http.response import OWN_COOKIES, without_own_cookies
 from authgate_fast.proxy.retry import may_retry
 
 if TYPE_CHECKING:
@@ -187,7 +188,10 @@ class Exchange:
     def send_interim(self, response: ResponseHead) -> None:
         """Pass on a 1xx other than 100 and 101, for instance 103 Early Hints (RFC 9110 section 15.2)."""
         if self.head.minor == 1:
-            self.downstream.write(b"%b%b\r\n" % (STATUS_STARTS[response.status], response.block))
+            block = response.block
+            if OWN_COOKIES in block:
+                block = self._without_own_cookies(block)
+            self.downstream.write(b"%b%b\r\n" % (STATUS_STARTS[response.status], block))
 
     def response_head(self, response: ResponseHead, framing: bytes) -> bytes:
         """Write the response head anew for the client, `framing` being its framing field line or b""."""
@@ -195,16 +199,24 @@ class Exchange:
         self.sent = None
         if not self.request_done or self.context.draining:
             self.close_after = True
+        block = response.block
+        if OWN_COOKIES in block:
+            block = self._without_own_cookies(block)
         return b"".join(
             (
                 STATUS_STARTS[response.status],
-                response.block,
+                block,
                 framing,
                 b"" if response.has_date else self.context.date_line,
                 b"Via: 1.1 authgate\r\nX-Request-ID: %b\r\n" % self.forward.request_id,
                 b"Connection: close\r\n\r\n" if self.close_after else b"\r\n",
             )
         )
+
+    def _without_own_cookies(self, block: bytes) -> bytes:
+        """A backend of a BFF gateway sets no cookie in the gateway's name (DESIGN section 7)."""
+        is_bff = self.forward.gateway.authenticator.reserved == b"bff"
+        return without_own_cookies(block) if is_bff else block
 
     # --- the ends ---------------------------------------------------------------------------------
 
