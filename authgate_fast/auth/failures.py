@@ -1,59 +1,82 @@
 """Failed checks, counted per client address and per account. Pure: time passed in, memory bounded.
 
 Each name has one number, the moment at which all of its failures are forgotten: a failure moves it on by
-window / limit, and a name is blocked while it lies more than a window ahead. So a name that stops failing is let
-in again little by little, and a steady guesser gets `limit` attempts in each window and no more.
+window / limit, and a name is blocked while it lies more than a window ahead (the generic cell rate algorithm). So
+`limit` failures at once are let through and not one more; after that one in each window / limit, which is `limit` in a
+window, however long it goes on; and a name that stops failing has all of its attempts again after a window.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from ipaddress import IPv6Address, ip_address
 from math import ceil
 
 MAX_NAMES = 20_000
-"""Names remembered; a guesser with more addresses than this has other means than guessing. About 4 MB."""
+"""Addresses remembered, and as many accounts; a guesser with more than this has other means. About 7 MB together."""
 
 
 class FailureGuard:
-    """The failures that one worker has seen. Limits are failures within `window_s` seconds."""
+    """The failures that one worker has seen. Limits are failures within `window_s` seconds.
 
-    __slots__ = ("_forgotten_at", "_step_account_s", "_step_address_s", "window_s")
+    Addresses and accounts have a table each: failures of a kind that names no account are cheap to cause from many
+    addresses, and must not wash accounts out of the memory.
+    """
+
+    __slots__ = ("_accounts", "_addresses", "window_s")
 
     def __init__(self, per_address: int, per_account: int, window_s: float) -> None:
         self.window_s = window_s
-        self._step_address_s = window_s / per_address
-        self._step_account_s = window_s / per_account
-        self._forgotten_at: dict[bytes | str, float] = {}
+        self._addresses = _Table(per_address, window_s)
+        self._accounts = _Table(per_account, window_s)
 
     def failed(self, address: str, account: bytes, now: float) -> None:
         """Count one failed check. An empty `account` is unknown and not counted."""
-        self._add(address_name(address), self._step_address_s, now)
+        self._addresses.add(address_name(address), now)
         if account:
-            self._add(account, self._step_account_s, now)
+            self._accounts.add(account, now)
 
     def retry_after_s(self, address: str, account: bytes, now: float) -> int:
         """Return 0, or after how many seconds (at least 1) another attempt is let in."""
-        if not self._forgotten_at:
+        if not self._addresses.forgotten_at:  # every failure has an address
             return 0
-        wait_s = self._wait_s(address_name(address), self._step_address_s, now)
+        wait_s = self._addresses.wait_s(address_name(address), now)
         if account:
-            wait_s = max(wait_s, self._wait_s(account, self._step_account_s, now))
+            wait_s = max(wait_s, self._accounts.wait_s(account, now))
         return ceil(wait_s)
 
-    def _add(self, name: bytes | str, step_s: float, now: float) -> None:
-        table = self._forgotten_at
+
+class _Table:
+    """The failures of one kind of name. ``forgotten_at`` is in the order of the last failures."""
+
+    __slots__ = ("_step_s", "_window_s", "forgotten_at")
+
+    def __init__(self, limit: int, window_s: float) -> None:
+        self._step_s = window_s / limit
+        self._window_s = window_s
+        self.forgotten_at: OrderedDict[bytes | str, float] = OrderedDict()
+
+    def add(self, name: bytes | str, now: float) -> None:
+        """Count a failure of `name`."""
+        table = self.forgotten_at
         before = table.pop(name, now)
         if len(table) >= MAX_NAMES:
-            del table[next(iter(table))]  # the one whose last failure is the longest ago
+            table.popitem(last=False)  # the one whose last failure is the longest ago
         # At most one step beyond the limit: who goes on failing is not shut out for longer and longer.
-        table[name] = min(max(before, now) + step_s, now + self.window_s + step_s)
+        table[name] = min(max(before, now) + self._step_s, self._latest(now))
 
-    def _wait_s(self, name: bytes | str, step_s: float, now: float) -> float:
-        forgotten_at = self._forgotten_at.get(name)
+    def wait_s(self, name: bytes | str, now: float) -> float:
+        """Return for how many seconds `name` is blocked, 0 or less if it is not."""
+        forgotten_at = self.forgotten_at.get(name)
         if forgotten_at is None:
             return 0.0
+        if forgotten_at > self._latest(now):  # the clock was set back; nobody has to wait until it catches up
+            self.forgotten_at[name] = forgotten_at = self._latest(now)
         # Half a step of grace: the sum of `limit` steps must not miss the window by a rounding error.
-        return max(forgotten_at + step_s / 2 - now - self.window_s, 0.0)
+        return max(forgotten_at + self._step_s / 2 - now - self._window_s, 0.0)
+
+    def _latest(self, now: float) -> float:
+        return now + self._window_s + self._step_s
 
 
 def address_name(address: str) -> str:
