@@ -110,23 +110,10 @@ class BasicAuthenticator:
         return self._read(token, digest)
 
     def _read(self, token: bytes, digest: bytes) -> Denial | Lookup:
-        try:
-            credential = a2b_base64(token)
-        except Base64Error:
+        credential = read_credential(token)
+        if credential is None:
             return self._invalid
-        # What decodes to the same bytes but is written otherwise is refused too: padding is not optional, unknown
-        # characters are not skipped, and there is one text for one credential (RFC 4648 section 3).
-        if b2a_base64(credential, newline=False) != token:
-            return self._invalid
-        username, colon, password = credential.partition(b":")  # RFC 7617 section 2: the first one
-        if not colon or not username or len(username) > MAX_USERNAME_BYTES:
-            return self._invalid
-        if len(credential.translate(None, _CONTROLS)) != len(credential):  # RFC 7617 section 2
-            return self._invalid
-        try:
-            credential.decode("utf-8")  # what our challenge asks for (RFC 7617 section 2.1)
-        except UnicodeDecodeError:
-            return self._invalid
+        username, password = credential
         user = self.consumers.users.get(username)
         return PasswordLookup(self, user, username, password, digest, self._account_prefix + username)
 
@@ -154,3 +141,27 @@ class BasicAuthenticator:
     def forbidden_lines(self, route: Route) -> bytes:
         """Say no more: the scheme has no such parameters."""
         return b""
+
+
+def read_credential(token: bytes) -> tuple[bytes, bytes] | None:
+    """Return the username and the password that a Basic credential is made of; None if it is malformed."""
+    if len(token) > MAX_TOKEN_BYTES:
+        return None
+    try:
+        credential = a2b_base64(token)
+    except Base64Error:
+        return None
+    # What decodes to the same bytes but is written otherwise is refused too: padding is not optional, unknown
+    # characters are not skipped, and there is one text for one credential (RFC 4648 section 3).
+    if b2a_base64(credential, newline=False) != token:
+        return None
+    username, colon, password = credential.partition(b":")  # RFC 7617 section 2: the first one
+    if not colon or not username or len(username) > MAX_USERNAME_BYTES:
+        return None
+    if len(credential.translate(None, _CONTROLS)) != len(credential):  # RFC 7617 section 2
+        return None
+    try:
+        credential.decode("utf-8")  # what our challenge asks for (RFC 7617 section 2.1)
+    except UnicodeDecodeError:
+        return None
+    return username, password
