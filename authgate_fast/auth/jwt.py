@@ -94,7 +94,7 @@ class JwtAuthenticator:
         self.credential_fields = frozenset({b"authorization"})
         self.keeps_lines = False
         self.reserved = b"auth"
-        self.endpoints = {
+        self.endpoints: dict[bytes, tuple[bytes, ...]] = {
             b"login": (b"POST",),
             b"refresh": (b"POST",),
             b"logout": (b"POST",),

@@ -24,7 +24,8 @@ from typing import Any
 
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from authgate_fast.config.redis_link import FAILURES, Link, RedisAddress, TooLarge, parse_address
+from authgate_fast.config.redis_link import FAILURES, Link, RedisAddress, parse_address
+from authgate_fast.config.redis_texts import TooLarge
 from authgate_fast.lookup.store import WATCHED_PREFIXES, StateUnavailableError
 
 MAX_LINKS = 8
