@@ -1,4 +1,4 @@
-"""One thing that is fetched from elsewhere and kept: whoever needs it shares one fetch, and a failure is not hammered.
+"""One thing that a provider publishes, fetched and kept: all who need it share one fetch.
 
 With a value at hand nobody waits: an old one goes on working while a new one is fetched. Without one, all wait for the
 same fetch, and after a failure the next is not tried before a pause has passed. Times are monotonic seconds.
@@ -19,8 +19,8 @@ LONGEST_STALE_PAUSE_S = 30.0
 T = TypeVar("T")
 
 
-class UnavailableError(Exception):
-    """Something cannot be had at the moment; the text is for an operator."""
+class IssuerUnavailableError(Exception):
+    """A provider cannot be reached, or its answer is of no use; the text is one line for an operator."""
 
 
 class Backoff:
@@ -51,7 +51,7 @@ class Backoff:
 
 
 class Fetched(Generic[T]):
-    """A value with a lifetime. `fetch` raises `UnavailableError`, and is bounded in time."""
+    """A value with a lifetime. `fetch` raises `IssuerUnavailableError`, and is bounded in time."""
 
     __slots__ = (
         "_backoff",
@@ -79,7 +79,7 @@ class Fetched(Generic[T]):
         self._why = ""
 
     async def get(self) -> T:
-        """Return the value, an old one too; then a new one is fetched meanwhile. Raises `UnavailableError`."""
+        """Return the value, an old one too; then a new one is fetched meanwhile. Raises `IssuerUnavailableError`."""
         if self.value is None:
             return await self.renewed()
         if self._clock() - self.fetched_at >= self._lifetime_s and not self._is_pausing():
@@ -89,15 +89,15 @@ class Fetched(Generic[T]):
     async def renewed(self, pause_s: float = 0.0) -> T:
         """Return a value that has just been fetched, or one that is at most `pause_s` old.
 
-        Raises `UnavailableError`: at once if the last try failed a moment ago.
+        Raises `IssuerUnavailableError`: at once if the last try failed a moment ago.
         """
         if self.value is not None and self._clock() - self.fetched_at < pause_s:
             return self.value
         if self._task is None and self._is_pausing():
-            raise UnavailableError(self._why)
+            raise IssuerUnavailableError(self._why)
         await asyncio.shield(self._start())  # shared: one waiter that leaves must not end it for the others
         if self._why or self.value is None:
-            raise UnavailableError(self._why)
+            raise IssuerUnavailableError(self._why)
         return self.value
 
     def _is_pausing(self) -> bool:
@@ -112,7 +112,7 @@ class Fetched(Generic[T]):
     async def _run(self) -> None:
         try:
             value = await self._fetch()
-        except UnavailableError as error:
+        except IssuerUnavailableError as error:
             self._backoff.failed(self._clock())
             self._why = str(error)
         else:

@@ -1,7 +1,7 @@
 """Answers what the plan could not decide from memory: one place that knows which part does what.
 
 Implements ``proxy.context.Resolver``. Every way out is an `Identity`, a `Reply` or a `Denial`; the parts raise
-`StateUnavailableError` where the store is away, and that is 503 here.
+`StateUnavailableError` where the store is away, `IssuerUnavailableError` where a provider is; that is 503 here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from authgate_fast.decision import caller_address
 from authgate_fast.errors import Reason
 from authgate_fast.lookup.bff import BffEndpoints
 from authgate_fast.lookup.consumer_login import ConsumerLogin
-from authgate_fast.lookup.issuer import Issuers
+from authgate_fast.lookup.issuer import Issuers, IssuerUnavailableError
 from authgate_fast.lookup.keyring import Keyrings
 from authgate_fast.lookup.passwords import Caller, PasswordPool
 from authgate_fast.lookup.sessions import Sessions
@@ -62,7 +62,7 @@ class Resolver:
                 return await self.issuers.introspect(authenticator, lookup)
             if isinstance(lookup, SessionLookup) and isinstance(authenticator, BffAuthenticator):
                 return await self.sessions.find(authenticator, lookup)
-        except StateUnavailableError as error:
+        except (StateUnavailableError, IssuerUnavailableError) as error:
             return Denial(Reason.AUTH_UNAVAILABLE, why=str(error))
         raise AssertionError(f"nobody can answer a {type(lookup).__name__}")
 
@@ -72,7 +72,7 @@ class Resolver:
             if isinstance(local.gateway.authenticator, JwtAuthenticator):
                 return await self.consumer_login.answer(local, body)
             return await self.bff.answer(local, body)
-        except StateUnavailableError as error:
+        except (StateUnavailableError, IssuerUnavailableError) as error:
             return Denial(Reason.AUTH_UNAVAILABLE, why=str(error))
 
     def has_ended(self, session: Session) -> bool:
