@@ -32,12 +32,15 @@ if TYPE_CHECKING:
 
 
 class Resolver:
-    """One worker's look-ups. `run` it as long as the worker serves."""
+    """One worker's look-ups. `run` it as long as the worker serves.
 
-    def __init__(self, store: StateStore) -> None:
+    `sealing_key` is the key-encryption key for signing keys in the store; None: they are stored as they are.
+    """
+
+    def __init__(self, store: StateStore, sealing_key: bytes | None = None) -> None:
         self.store = store
         self.passwords = PasswordPool()
-        self.keyrings = Keyrings(store)
+        self.keyrings = Keyrings(store, sealing_key)
         self.issuers = Issuers()
         self.sessions = Sessions(store, self.issuers)
         self.consumer_login = ConsumerLogin(store, self.keyrings, self.passwords)
@@ -53,7 +56,7 @@ class Resolver:
                 caller = Caller(address, lookup.account, pending.client.guard)
                 return await self.passwords.check(lookup, time.time, caller)
             if isinstance(lookup, SigningKeysLookup) and isinstance(authenticator, JwtAuthenticator):
-                await self.keyrings.refresh(authenticator)
+                await self.keyrings.refresh(authenticator, lookup)
                 return authenticator.identify_again(pending.presented, time.time())
             if isinstance(lookup, IssuerKeysLookup) and isinstance(authenticator, OAuth2Authenticator):
                 await self.issuers.refresh_keys(authenticator, lookup)
@@ -86,4 +89,6 @@ class Resolver:
     async def close(self) -> None:
         """End what is under way."""
         self.passwords.close()
+        await self.keyrings.close()
         await self.issuers.close()
+        await self.store.close()
