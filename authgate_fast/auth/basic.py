@@ -120,7 +120,7 @@ class BasicAuthenticator:
     def remember(self, digest: bytes, user: User, identity: Identity) -> None:
         """Keep a credential that was found to be good. Failures are not kept: guesses would fill the memory."""
         known = self._known
-        if len(known) >= MAX_REMEMBERED:
+        if len(known) >= MAX_REMEMBERED and digest not in known:
             del known[next(iter(known))]
         known[digest] = (user, identity)
 
