@@ -36,6 +36,8 @@ class Contestant:
     name: str
     child: Child
     port: int
+    script: Path | None = None
+    """What wrk sends to it, if that is not what it sends to the others."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ item of each resource in turn, each time with another of 1,000 keys, all of them
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from authgate_fast.auth.api_key import key_digest, new_key
@@ -55,8 +56,13 @@ def make_consumers() -> list[Consumer]:
     return consumers
 
 
-def gateway_documents(consumers: list[Consumer], backend_port: int) -> dict[str, object]:
-    """Build the gateway's configuration file: nested documents."""
+def gateway_documents(
+    consumers: list[Consumer],
+    backend_port: int,
+    auth: dict[str, object] | None = None,
+    consumer_fields: Callable[[Consumer], dict[str, object]] | None = None,
+) -> dict[str, object]:
+    """Build the gateway's configuration file: nested documents. Without `auth` it is one of API keys."""
     routes: dict[str, object] = {}
     for number in range(RESOURCES):
         resource = f"resource-{number:03}"
@@ -77,11 +83,18 @@ def gateway_documents(consumers: list[Consumer], backend_port: int) -> dict[str,
         "gateways": {
             "bench": {
                 "hosts": [HOST],
-                "auth": {"type": "API_KEY", "header": "X-Api-Key"},
+                "auth": auth or {"type": "API_KEY", "header": "X-Api-Key"},
                 "services": {"backend": {"target_url": f"http://127.0.0.1:{backend_port}"}},
                 "routes": routes,
                 "consumers": {
-                    consumer.name: {"api_key_sha256": consumer.digest, "roles": ["reader"]}
+                    consumer.name: {
+                        "roles": ["reader"],
+                        **(
+                            consumer_fields(consumer)
+                            if consumer_fields
+                            else {"api_key_sha256": consumer.digest}
+                        ),
+                    }
                     for consumer in consumers
                 },
             }
@@ -89,15 +102,24 @@ def gateway_documents(consumers: list[Consumer], backend_port: int) -> dict[str,
     }
 
 
-def request_heads(consumers: list[Consumer]) -> list[str]:
-    """Build the different requests of the load, as they go to the wire."""
+def callers(consumers: list[Consumer]) -> list[Consumer]:
+    """Return who sends each of the different requests."""
+    return [consumers[number * _KEY_STRIDE % len(consumers)] for number in range(DISTINCT_REQUESTS)]
+
+
+def request_heads(consumers: list[Consumer], credentials: Sequence[str] | None = None) -> list[str]:
+    """Build the different requests of the load, as they go to the wire.
+
+    `credentials` are the field lines that show who sends each of them; without it, the API keys.
+    """
+    if credentials is None:
+        credentials = [f"X-Api-Key: {caller.key}" for caller in callers(consumers)]
     heads = []
     for number in range(DISTINCT_REQUESTS):
-        key = consumers[number * _KEY_STRIDE % len(consumers)].key
         path = f"{PUBLIC_PREFIX}/resource-{number % RESOURCES:03}/items/{100_000 + number}"
         heads.append(
             f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\nUser-Agent: mobile-app/4.2 (bench)\r\n"
-            f"Accept: application/json\r\nAccept-Encoding: gzip\r\nX-Api-Key: {key}\r\n\r\n"
+            f"Accept: application/json\r\nAccept-Encoding: gzip\r\n{credentials[number]}\r\n\r\n"
         )
     return heads
 
@@ -127,8 +149,8 @@ WRK_MARK = "measured: "
 """What the line of a wrk run begins with that ``load.parse_wrk`` reads."""
 
 
-def wrk_script(consumers: list[Consumer]) -> str:
+def wrk_script(consumers: list[Consumer], credentials: Sequence[str] | None = None) -> str:
     """Build the script for wrk: it sends the requests in turn and prints its totals as one JSON line."""
     # Lua reads a JSON string of printable ASCII, \r and \n as Python means it.
-    lines = ",\n".join(json.dumps(head) for head in request_heads(consumers))
+    lines = ",\n".join(json.dumps(head) for head in request_heads(consumers, credentials))
     return _WRK_SCRIPT % (lines, WRK_MARK)

@@ -1,0 +1,170 @@
+"""The same work with the other kinds of credential: a cached Basic password, a cached JWT, a live browser session.
+
+Each is a gateway of its own with the same routes, consumers and backend as the one with API keys. The first round
+of the load, which is not counted, is where passwords and tokens are checked; what is measured is memory's answer. A
+session's tokens would come from an identity provider; here they are put into Redis as the gateway itself would.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import time
+from collections.abc import Callable
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import redis
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+
+from authgate_fast.auth.login import new_secret
+from authgate_fast.auth.session import Record, seal_record, session_key, session_name
+from bench.peers import Contestant, Ground, gateway_child, is_ready
+from bench.processes import BenchError, MissingToolError, accepts, free_ports, wait_until
+from bench.workload import HOST, PUBLIC_PREFIX, SEEN_PATH, Consumer, callers, gateway_documents, wrk_script
+
+_ISSUER = "http://127.0.0.1:9"
+_CLIENT = "bench"
+_SALT = b"bench-salt-bench"
+_GATEWAY = "bench"
+
+
+def _cheap_hash(consumer: Consumer) -> dict[str, object]:
+    """Return a password hash with the least work that Argon2id allows: that work is not what is measured."""
+    made = Argon2id(salt=_SALT, length=16, iterations=1, lanes=1, memory_cost=8).derive(consumer.key.encode())
+    salt, digest = (base64.b64encode(part).decode().rstrip("=") for part in (_SALT, made))
+    return {"password_hash": f"$argon2id$v=19$m=8,t=1,p=1${salt}${digest}"}
+
+
+def start_basic(ground: Ground, source: Path) -> Contestant:
+    """Start a gateway with Basic passwords."""
+    documents = gateway_documents(ground.consumers, ground.backend_port, {"type": "BASIC"}, _cheap_hash)
+    contestant = _start(ground, source, "authgate BASIC", documents)
+    lines = []
+    for caller in callers(ground.consumers):
+        token = base64.b64encode(f"{caller.name}:{caller.key}".encode()).decode()
+        lines.append(f"Authorization: Basic {token}")
+    return _ready(ground, contestant, lines)
+
+
+def start_jwt(ground: Ground, source: Path) -> Contestant:
+    """Start a gateway with its own tokens, and log in."""
+    auth: dict[str, object] = {"type": "JWT", "access_ttl_s": 7_200}
+    documents = gateway_documents(ground.consumers, ground.backend_port, auth, _cheap_hash)
+    contestant = _start(ground, source, "authgate JWT", documents)
+    connection = HTTPConnection("127.0.0.1", contestant.port, timeout=10)
+    lines = []
+    for caller in callers(ground.consumers):
+        body = json.dumps({"username": caller.name, "password": caller.key})
+        fields = {"Host": HOST, "Content-Type": "application/json"}
+        connection.request("POST", "/auth/login", body, fields)
+        answer = connection.getresponse()
+        text = answer.read()
+        if answer.status != 200:
+            raise BenchError(f"{contestant.name}: a login was answered with {answer.status}: {text!r}")
+        lines.append(f"Authorization: Bearer {json.loads(text)['access_token']}")
+    connection.close()
+    return _ready(ground, contestant, lines)
+
+
+def start_bff(ground: Ground, source: Path) -> Contestant:
+    """Start a gateway with browser sessions, on a Redis that has them."""
+    server = shutil.which("redis-server")
+    if server is None:
+        raise MissingToolError("redis-server is not installed; on Debian: apt-get install redis-server")
+    directory = ground.directory / "redis"
+    directory.mkdir()
+    (port,) = free_ports(1)
+    child = ground.children.start(
+        "redis",
+        [server, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", directory],
+        ground.load_cpus,
+    )
+    wait_until(child, lambda: accepts(port), "listen", 20.0)
+    auth: dict[str, object] = {"type": "BFF", "issuer": _ISSUER, "client_id": _CLIENT}
+    documents = gateway_documents(ground.consumers, ground.backend_port, auth, lambda _: {})
+    store = redis.Redis(port=port, socket_timeout=30)
+    store.mset(_flat(documents))
+    lines = []
+    for caller in callers(ground.consumers):
+        cookie = new_secret()
+        name = session_name(_GATEWAY, cookie.encode())
+        store.set(name, seal_record(session_key(cookie.encode()), name, _record(caller)), ex=7_200)
+        lines.append(f"Cookie: AUTHGATE_BFF_SESSION={cookie}")
+    store.close()
+    contestant = _start(ground, source, "authgate BFF", None, ["--redis", f"redis://127.0.0.1:{port}/0"])
+    return _ready(ground, contestant, lines)
+
+
+def _record(caller: Consumer) -> Record:
+    now = time.time()
+    return Record(
+        issuer=_ISSUER,
+        client_id=_CLIENT,
+        created_at=now,
+        ends_at=now + 7_200,
+        claims={"sub": caller.name, "roles": ["reader"]},
+        access_token=caller.key * 4,
+        access_ttl_s=7_200,
+        access_ends_at=now + 7_200,
+        refresh_token="",
+        id_token="",
+        scope="openid",
+    )
+
+
+def _flat(documents: dict[str, Any]) -> dict[str, str]:
+    """Return nested documents as Redis holds them."""
+    flat = {}
+    for gateway, fields in documents["gateways"].items():
+        own = {
+            name: value for name, value in fields.items() if name not in ("services", "routes", "consumers")
+        }
+        flat[f"authgate:gateway:{gateway}"] = json.dumps(own)
+        for kind in ("service", "route", "consumer"):
+            for name, document in fields[f"{kind}s"].items():
+                flat[f"authgate:{kind}:{gateway}:{name}"] = json.dumps(document)
+    return flat
+
+
+def _start(
+    ground: Ground,
+    source: Path,
+    name: str,
+    documents: dict[str, object] | None,
+    arguments: list[str] | None = None,
+) -> Contestant:
+    port, ops_port = free_ports(2)
+    child = gateway_child(ground, name, source, documents, port, ops_port, arguments or [])
+    wait_until(child, lambda: is_ready(ops_port), "become ready", 60.0)
+    return Contestant(name, child, port)
+
+
+def _ready(ground: Ground, contestant: Contestant, lines: list[str]) -> Contestant:
+    """Check that the credentials open and nothing else does, and write what wrk sends."""
+    name, _, value = lines[0].partition(": ")
+    for fields, wanted in (({name: value}, 200), ({}, 401), ({name: value[:-1] + "!"}, 401)):
+        status = _status(contestant, fields)
+        if status != wanted:
+            raise BenchError(f"{contestant.name} answered {status} where {wanted} is right")
+    contestant.script = ground.directory / f"{contestant.name.replace(' ', '-')}.lua"
+    contestant.script.write_text(wrk_script(ground.consumers, lines))
+    return contestant
+
+
+def _status(contestant: Contestant, fields: dict[str, str]) -> int:
+    connection = HTTPConnection("127.0.0.1", contestant.port, timeout=10)
+    try:
+        connection.request("GET", PUBLIC_PREFIX + SEEN_PATH, headers={"Host": HOST, **fields})
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+CREDENTIALS: dict[str, Callable[[Ground, Path], Contestant]] = {
+    "basic": start_basic,
+    "jwt": start_jwt,
+    "bff": start_bff,
+}
