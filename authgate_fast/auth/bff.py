@@ -7,7 +7,6 @@ The authenticator holds what its worker remembers: live sessions, and cookies th
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from authgate_fast.http.request import RequestHead
     from authgate_fast.snapshot import Route
 
-ENDPOINTS: Mapping[bytes, tuple[bytes, ...]] = {
+ENDPOINTS: dict[bytes, tuple[bytes, ...]] = {
     b"login": (b"GET",),
     b"callback": (b"GET",),
     b"me": (b"GET",),

@@ -90,5 +90,6 @@ class Resolver:
         """End what is under way."""
         self.passwords.close()
         await self.keyrings.close()
+        await self.sessions.close()
         await self.issuers.close()
         await self.store.close()
