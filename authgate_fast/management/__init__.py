@@ -6,7 +6,7 @@ import argparse
 
 from authgate_fast.config.keys import DocumentKey
 from authgate_fast.config.problems import Problem
-from authgate_fast.management import consumers, secrets, transfer
+from authgate_fast.management import consumers, credentials, secrets, transfer
 from authgate_fast.management.options import Subparsers, say
 
 __all__ = ["Problem", "read_documents", "register"]
@@ -16,6 +16,7 @@ def register(commands: Subparsers[argparse.ArgumentParser]) -> None:
     """Add the management subcommands; each sets ``handler``, which returns the exit code."""
     transfer.add_parser(commands)
     consumers.add_parser(commands)
+    credentials.add_parser(commands)
     secrets.add_parser(commands)
 
 
