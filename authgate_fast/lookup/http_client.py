@@ -214,7 +214,10 @@ async def _read_answer(
     while True:
         event = connection.next_event()
         if event is h11.NEED_DATA:
-            connection.receive_data(await reader.read(_READ_BYTES))
+            data = await reader.read(_READ_BYTES)
+            if not data and answer is None:
+                raise CallError(f"{endpoint.authority} closed the connection without an answer")
+            connection.receive_data(data)
         elif isinstance(event, h11.InformationalResponse):
             interim += 1
             if interim > _MAX_INTERIM:
@@ -229,7 +232,7 @@ async def _read_answer(
         elif isinstance(event, h11.EndOfMessage) and answer is not None:
             return Answer(answer.status_code, _media_type(answer), b"".join(pieces))
         else:
-            raise CallError(f"{endpoint.authority} closed the connection without an answer")
+            raise CallError(f"{endpoint.authority} answered with malformed HTTP")
 
 
 def _media_type(answer: h11.Response) -> bytes:
