@@ -19,7 +19,7 @@ from authlib.oauth2.rfc7662 import IntrospectionEndpoint
 from authlib.oauth2.rfc9068 import JWTBearerTokenGenerator
 from authlib.oauth2.rfc9207 import IssuerParameter
 from authlib.oidc.core.grants import OpenIDCode
-from joserfc.jwk import ECKey, KeySet, OKPKey, RSAKey
+from joserfc.jwk import ECKey, KeySet, RSAKey
 
 if TYPE_CHECKING:
     from tests.oidc_provider import Provider
@@ -148,15 +148,11 @@ class Token:
 
 
 def make_key(alg: str) -> Any:
-    """Make a private key for `alg` with a name of its own."""
+    """Make a private key for `alg` (RS256 or ES256) with a name of its own."""
     parameters: dict[str, Any] = {"kid": secrets.token_hex(4), "alg": alg, "use": "sig"}
-    if alg.startswith(("RS", "PS")):
+    if alg.startswith("RS"):
         return RSAKey.generate_key(2048, parameters)
-    return (
-        OKPKey.generate_key("Ed25519", parameters)
-        if alg == "EdDSA"
-        else ECKey.generate_key("P-256", parameters)
-    )
+    return ECKey.generate_key("P-256", parameters)
 
 
 class _AccessTokens(JWTBearerTokenGenerator):

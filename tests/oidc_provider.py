@@ -15,7 +15,7 @@ the provider and of its clients are attributes, and may be changed while it runs
     idp.opaque = True               # access tokens are opaque instead of JWTs (RFC 9068)
     idp.access_ttl_s = 5            # how long the next access tokens live
     idp.audiences = ["api://shop"]  # `aud` of the next access tokens (default: the client's id)
-    idp.rotate_keys(keep_old=True)  # sign with a new key from now on; RS256, or rotate_keys(alg="ES256" | "EdDSA")
+    idp.rotate_keys(keep_old=True)  # sign with a new key from now on; RS256, or rotate_keys(alg="ES256")
     idp.metadata["issuer"] = "..."  # overrides of the discovery document; None removes a member
     idp.revoke_all()                # ends every access and refresh token
     idp.sign({...claims}, **header) # any token, signed with the current key: for attacks
