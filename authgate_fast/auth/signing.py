@@ -198,7 +198,10 @@ def parse_keyring(text: bytes, name: str) -> Keyring:
     if not keys or len({key.kid for key in keys}) != len(keys):
         raise KeyringError(f"the signing keys in {name} cannot be read: there is none, or one stands twice")
     keyring = Keyring(keys)
-    keyring.verifying(-_NEVER)
+    try:
+        keyring.verifying(-_NEVER)
+    except KeyringError as error:
+        raise KeyringError(f"the signing keys in {name} cannot be read: {error}") from None
     return keyring
 
 
