@@ -48,6 +48,7 @@ from werkzeug.serving import make_server
 from tests.oidc_app import ENDPOINTS, Client, Code, Token, User, make_app, make_key
 
 BOUND_S = 20.0
+_spare_keys: list[Any] = []  # of providers that are closed: an RSA key takes long to make
 
 
 @dataclass
@@ -90,7 +91,7 @@ class Provider:
         self.metadata: dict[str, Any] = {}
         self.calls: Counter[str] = Counter()
         self.requests: list[tuple[str, dict[str, str], dict[str, str]]] = []
-        self.key = make_key("RS256")
+        self.key = self._first_key = _spare_keys.pop() if _spare_keys else make_key("RS256")
         self.published = [self.key]
         self.codes: dict[str, Code] = {}
         self.tokens: list[Token] = []
@@ -128,6 +129,7 @@ class Provider:
     def close(self) -> None:
         self._closing.set()
         self.down()
+        _spare_keys.append(self._first_key)
 
     def fail(self, endpoint: str, **fault: Any) -> None:
         self._faults[endpoint] = Fault(**fault)
