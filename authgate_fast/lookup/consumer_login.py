@@ -32,6 +32,7 @@ from authgate_fast.auth.password import identity_of, stand_in
 from authgate_fast.auth.tokens import TokenError, UnknownKeyError, bearer_token, encode_base64url
 from authgate_fast.decision import Reply, caller_address
 from authgate_fast.errors import Reason
+from authgate_fast.lookup.families import count_family
 from authgate_fast.lookup.passwords import Caller, PoolFailedError, PoolFullError
 from authgate_fast.lookup.store import STATE_PREFIX
 
@@ -126,6 +127,14 @@ class ConsumerLogin:
         secret = secrets.token_bytes(_SECRET_BYTES)
         record = _record(user, _fingerprint(phc), secret, now)
         await self._store.put(_name(authenticator, family), record, authenticator.refresh_ttl_s)
+        await count_family(
+            self._store,
+            prefix=_prefix(authenticator),
+            gateway=authenticator.gateway,
+            consumer=user.consumer,
+            sid=_sid(family),
+            ttl_s=authenticator.refresh_ttl_s,
+        )
         return _tokens(authenticator, user, key, family, secret, now)
 
     async def _refresh(self, authenticator: JwtAuthenticator, local: Local, body: bytes) -> Reply | Denial:
@@ -186,7 +195,7 @@ class ConsumerLogin:
             claims = await self._claims_of(authenticator, token)
         except TokenError as error:
             return authenticator.refusal(f"its token is not good: {error}")
-        await self._store.delete(f"{REFRESH_PREFIX}{authenticator.gateway}:{claims['sid']}")
+        await self._store.delete(_prefix(authenticator) + claims["sid"])
         return Reply(204, b"Cache-Control: no-store\r\n")
 
     async def _claims_of(self, authenticator: JwtAuthenticator, token: bytes) -> Claims:
@@ -322,7 +331,11 @@ def _tokens(
 
 
 def _name(authenticator: JwtAuthenticator, family: bytes) -> str:
-    return f"{REFRESH_PREFIX}{authenticator.gateway}:{_sid(family)}"
+    return _prefix(authenticator) + _sid(family)
+
+
+def _prefix(authenticator: JwtAuthenticator) -> str:
+    return f"{REFRESH_PREFIX}{authenticator.gateway}:"
 
 
 def _sid(family: bytes) -> str:

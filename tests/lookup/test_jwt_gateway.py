@@ -398,7 +398,7 @@ async def test_refresh_tokens_and_passwords_are_not_in_the_store(redis_server: R
         with redis_server.client() as client:
             found: Any = client.keys("*")
             texts = b"\n".join(name + b" " + client.get(name) for name in found)
-            assert len(found) == 2
+            assert len(found) == 3
             (name,) = [name for name in found if name.startswith(b"authgate:state:refresh:shop:")]
             assert 1_209_500 < client.ttl(name) <= 1_209_600
         for text in (family, secret, PASSWORD, cheap_hash(PASSWORD), tokens["access_token"]):
