@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_serving(run)
     run.add_argument("--state-dir", type=Path, default=_environment("STATE_DIR"), metavar="DIR",
                      help="keep the last good documents of Redis here, to start while Redis is away")  # fmt: skip
+    _add_secret_key(run)
     run.set_defaults(handler=_run)
 
     demo = commands.add_parser("demo", help="a gateway, a backend and a consumer, to try")
@@ -82,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument("url", metavar="URL")
     ask.add_argument("-H", dest="fields", action="append", default=[], metavar="'Name: value'")
     _add_source(ask)
+    _add_secret_key(ask)
     ask.set_defaults(handler=_explain)
 
     management.register(commands)
@@ -94,6 +96,22 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     where.add_argument(
         "--redis", metavar="URL", help="documents from Redis, for instance redis://127.0.0.1:6379/0"
     )
+
+
+def _add_secret_key(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--secret-key-file", type=Path, default=_environment("SECRET_KEY_FILE"), metavar="FILE",
+                        help="32 bytes in hex or base64 that encrypt the signing keys in Redis")  # fmt: skip
+
+
+def _sealing_key(options: argparse.Namespace) -> bytes | None:
+    if options.secret_key_file is None:
+        return None
+    from authgate_fast.lookup.sealing import SealingKeyError, read_sealing_key
+
+    try:
+        return read_sealing_key(options.secret_key_file)
+    except SealingKeyError as error:
+        raise UsageError(f"--secret-key-file: {error}") from None
 
 
 def _add_serving(parser: argparse.ArgumentParser) -> None:
@@ -173,6 +191,7 @@ def _run(options: argparse.Namespace) -> int:
     config, redis = _source_of(options)
     if options.state_dir is not None and redis is None:
         raise UsageError("--state-dir goes with --redis: a file needs no second copy")
+    sealing_key = _sealing_key(options)
     _start_logging()
     configuration = Configuration(worker_options.limits)
     if config is not None:
@@ -181,11 +200,15 @@ def _run(options: argparse.Namespace) -> int:
         if problems:
             return _show(problems, config)
         return uvloop.run(_serve(configuration, file_source, worker_options))
-    return _run_from_redis(str(redis), options.state_dir, configuration, worker_options)
+    return _run_from_redis(str(redis), options.state_dir, configuration, worker_options, sealing_key)
 
 
 def _run_from_redis(
-    url: str, state_dir: Path | None, configuration: Configuration, options: WorkerOptions
+    url: str,
+    state_dir: Path | None,
+    configuration: Configuration,
+    options: WorkerOptions,
+    sealing_key: bytes | None,
 ) -> int:
     from authgate_fast.config.redis_source import RedisSource, RedisUrlError  # redis loads slowly
     from authgate_fast.config.state_dir import StateDir, StateDirError
@@ -200,7 +223,7 @@ def _run_from_redis(
     except StateDirError as error:
         print(f"authgate: {error}", file=sys.stderr)
         return ENVIRONMENT
-    return uvloop.run(_serve(configuration, source, options, store))
+    return uvloop.run(_serve(configuration, source, options, store, sealing_key))
 
 
 async def _serve(
@@ -208,8 +231,9 @@ async def _serve(
     source: Source | None,
     options: WorkerOptions,
     store: StateStore | None = None,
+    sealing_key: bytes | None = None,
 ) -> int:
-    worker = Worker(configuration, source, options, store)
+    worker = Worker(configuration, source, options, store, sealing_key)
     await worker.start()
     log = logging.getLogger("authgate")
     ops = f", ops on {options.ops}" if options.ops is not None else ""
@@ -287,7 +311,11 @@ def _explain(options: argparse.Namespace) -> int:
         store = RedisStateStore(str(redis))
     try:
         forwarded, text = explain(
-            configuration.snapshot, options.method, options.url, options.fields, Resolver(store)
+            configuration.snapshot,
+            options.method,
+            options.url,
+            options.fields,
+            Resolver(store, _sealing_key(options)),
         )
     except ExplainError as error:
         raise UsageError(str(error)) from None

@@ -75,7 +75,7 @@ class Worker:
     """Serves one `Configuration` in the running event loop, between `start` and `drain`.
 
     `store` holds the runtime state (sessions, refresh tokens, signing keys); None: in memory, until the end of
-    this process.
+    this process. `sealing_key` encrypts signing keys there.
     """
 
     def __init__(
@@ -84,13 +84,14 @@ class Worker:
         source: Source | None,
         options: WorkerOptions,
         store: StateStore | None = None,
+        sealing_key: bytes | None = None,
     ) -> None:
         self._configuration = configuration
         self._source = source
         self._options = options
         self._context = context = Context(asyncio.get_running_loop(), options.limits)
         context.pools = Pools(context)
-        context.resolver = self._resolver = Resolver(MemoryStore() if store is None else store)
+        context.resolver = self._resolver = Resolver(MemoryStore() if store is None else store, sealing_key)
         context.report = FailureLog(context)
         context.snapshot = configuration.snapshot
         configuration.on_swap.append(self._swap)
