@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -155,6 +156,15 @@ async def sign_in(url: str, user: str = "ann", *, action: str = "sign-in") -> st
     return f"{back.path}?{back.query}"
 
 
+async def eventually(condition: Callable[[], Awaitable[object]], within_s: float = BOUND_S) -> float:
+    """Ask again and again until the condition holds; return the seconds it took."""
+    begun = time.monotonic()
+    while not await condition():
+        assert time.monotonic() - begun < within_s, "this did not come true in time"
+        await asyncio.sleep(0.02)
+    return time.monotonic() - begun
+
+
 def query_of(url: str) -> dict[str, str]:
     return {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
 
@@ -212,12 +222,21 @@ def make_snapshot(
             } | auth,
         }, strict=False,
     )  # fmt: skip
-    services = {"api": ServiceDocument.model_validate({"target_url": url})}
+    services = {
+        "api": ServiceDocument.model_validate({"target_url": url}),
+        "plain": ServiceDocument.model_validate({"target_url": url, "forward_token": False}),
+    }
     routes = {
         name: RouteDocument.model_validate({"service": "api", "method": "ANY", **fields}, strict=False)
         for name, fields in {
             "open": {"public_path": "/open", "target_path": "/open", "security": "PUBLIC"},
             "api": {"public_path": "/api/{rest*}", "target_path": "/{rest*}", "security": "SECURE"},
+            "plain": {
+                "public_path": "/plain",
+                "target_path": "/plain",
+                "security": "SECURE",
+                "service": "plain",
+            },
             "admin": {
                 "public_path": "/admin",
                 "target_path": "/admin",
