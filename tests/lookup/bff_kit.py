@@ -208,7 +208,12 @@ class Site:
 
 
 def make_snapshot(
-    provider: Provider, backend_port: int, *, trusted: list[str] | None = None, **auth: Any
+    provider: Provider,
+    backend_port: int,
+    *,
+    name: str = "shop",
+    trusted: list[str] | None = None,
+    **auth: Any,
 ) -> Snapshot:
     """PUBLIC /open, SECURE /api/{rest*} (any method), /admin for a role, /read for a scope; the frontend for the rest."""
     url = f"http://127.0.0.1:{backend_port}"
@@ -264,8 +269,8 @@ def make_snapshot(
         }.items()
     }
     consumers = Consumers()
-    authenticator = make_authenticator("shop", document, consumers)
-    compiled = compile_gateway("shop", document, services, routes, authenticator, consumers, DEFAULTS)
+    authenticator = make_authenticator(name, document, consumers)
+    compiled = compile_gateway(name, document, services, routes, authenticator, consumers, DEFAULTS)
     return build_snapshot(1, [compiled])
 
 
