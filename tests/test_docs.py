@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from authgate_fast import cli
+from authgate_fast.config.check import check_file
 from authgate_fast.errors import Reason, markdown_table
 from authgate_fast.limits import Limits
 from dev.render_docs import limits_table, render
@@ -72,3 +73,24 @@ def test_every_make_target_of_the_readme_exists() -> None:
 def test_httptools_and_h11_are_not_older_than_their_fixes() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert {"h11>=0.16", "httptools>=0.8"} <= set(project["project"]["dependencies"])
+
+
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+
+
+def test_every_page_that_the_readme_links_exists_and_every_page_is_linked() -> None:
+    linked = set(re.findall(r"\]\((docs/[a-z0-9-]+\.md)\)", README))
+    assert linked == {f"docs/{page.name}" for page in DOCS}
+    assert {f"docs/auth-{kind}.md" for kind in ("basic", "jwt", "oauth2", "bff")} <= linked
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+def test_every_configuration_of_the_docs_is_good(page: Path, tmp_path: Path) -> None:
+    blocks = re.findall(
+        r"^```yaml\n(gateways:.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+    assert blocks
+    for block in blocks:
+        file = tmp_path / "config.yaml"
+        file.write_text(block, encoding="utf-8")
+        assert check_file(file) == []
