@@ -533,3 +533,67 @@ async def test_another_algorithm_in_the_document_makes_the_next_key_of_it(
         with redis_server.client() as client:
             text: Any = client.get("authgate:secret:shop")
         assert [key["alg"] for key in json.loads(text)["keys"]] == ["EdDSA", "ES256"]
+
+
+async def test_a_consumer_that_took_over_the_username_does_not_get_the_family(
+    redis_server: RedisServer,
+) -> None:
+    async with jwt_worker(RedisStateStore(redis_server.url)) as worker:
+        tokens = await worker.tokens()
+        worker.put("consumer", "ann", None)
+        worker.put("consumer", "bob", consumer(username="ann"))
+        assert (await worker.login("ann")).status == 200
+        assert (await worker.refresh(tokens["refresh_token"])).status == 401
+
+
+async def test_a_shorter_refresh_ttl_counts_for_tokens_that_are_out_already(
+    redis_server: RedisServer,
+) -> None:
+    store = RedisStateStore(redis_server.url)
+    async with jwt_worker(store) as worker:
+        one, two = await worker.tokens(), await worker.tokens()
+        for name in await store.names("authgate:state:refresh:shop:", 10):
+            record = orjson.loads(await store.get(name) or b"")
+            record["issued_at"] -= 7_200
+            await store.put(name, orjson.dumps(record), 3_600)
+        assert (await worker.refresh(one["refresh_token"])).status == 200
+        auth = {"type": "JWT", "refresh_ttl_s": 3_600}
+        worker.put("gateway", "shop", {"hosts": ["shop.test"], "auth": auth})
+        assert (await worker.refresh(two["refresh_token"])).status == 401
+
+
+@pytest.mark.parametrize("fields", [None, consumer(enabled=False), consumer("another password")])
+async def test_a_consumer_that_changes_while_its_password_is_checked_gets_nothing(
+    fields: dict[str, Any] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import threading
+
+    from authgate_fast.lookup import passwords
+
+    real, begun, go_on = passwords._find_match, threading.Event(), threading.Event()
+
+    def find_match(hashes: tuple[str, ...], password: bytes) -> str | None:
+        begun.set()
+        assert go_on.wait(10)
+        return real(hashes, password)
+
+    monkeypatch.setattr(passwords, "_find_match", find_match)
+    store = MemoryStore()
+    async with jwt_worker(store) as worker:
+        login = asyncio.create_task(worker.login())
+        await eventually(begun.is_set)
+        worker.put("consumer", "ann", fields)
+        go_on.set()
+        assert (await login).status == 401
+        assert await store.names("authgate:state:", 10) == []
+
+
+async def test_a_spoilt_record_of_a_family_is_no_family() -> None:
+    store = MemoryStore()
+    async with jwt_worker(store) as worker:
+        for text in (b"rubbish", b"{}", b"[]", b'{"current":null}'):
+            tokens = await worker.tokens()
+            (name,) = await store.names("authgate:state:refresh:", 10)
+            await store.put(name, text, 60)
+            assert (await worker.refresh(tokens["refresh_token"])).status == 401
+            assert await store.get(name) is None

@@ -103,6 +103,15 @@ async def test_the_first_call_after_a_restart_finds_the_new_server(redis_server:
         assert await store.get(OTHER + "a") == b"1"
 
 
+async def test_a_connection_that_was_closed_meanwhile_is_not_used(redis_server: RedisServer) -> None:
+    store = RedisStateStore(redis_server.url)  # nobody listens, so nobody says that it is closed
+    await store.put(OTHER + "a", b"1", 30)
+    redis_server.restart()
+    await asyncio.sleep(0.01)
+    assert await store.get(OTHER + "a") is None
+    await store.close()
+
+
 async def test_every_call_to_a_hung_redis_ends_in_time(redis_server: RedisServer) -> None:
     async with connected(redis_server) as store:
         await store.put(OTHER + "a", b"1", 30)
