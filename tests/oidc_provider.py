@@ -24,10 +24,13 @@ Faults, by endpoint name ("discovery", "jwks", "authorize", "token", "userinfo",
 "end_session") or "*": `idp.fail("token", status=500)`, `delay_s=2`, `body=b"..."`, `size=5_000_000` (a huge answer),
 `cut=True` (breaks off in the middle); `idp.heal()` ends them. `idp.down()` closes the port, `idp.up()` opens it again.
 `idp.calls["jwks"]` counts the requests received; `idp.requests` lists them as (endpoint, headers, form).
+
+`python -m tests.oidc_provider --port 9400` runs one by hand, until Ctrl-C.
 """
 
 from __future__ import annotations
 
+import argparse
 import base64
 import hashlib
 import http.client
@@ -263,3 +266,33 @@ def provider(**settings: Any) -> Iterator[Provider]:
         yield made
     finally:
         made.close()
+
+
+def main() -> None:
+    """Run a provider in the foreground."""
+    parser = argparse.ArgumentParser(description="An OpenID provider on loopback, for trying things out.")
+    parser.add_argument("--port", type=int, default=9400)
+    parser.add_argument("--opaque", action="store_true", help="give opaque access tokens instead of JWTs")
+    parser.add_argument(
+        "--callback", action="append", default=[], help="a redirect URI of the clients shop and spa"
+    )
+    arguments = parser.parse_args()
+    with provider(port=arguments.port) as idp:
+        idp.opaque = arguments.opaque
+        for name in ("shop", "spa"):
+            idp.clients[name].redirect_uris.extend(arguments.callback)
+        print(f"issuer {idp.issuer}")
+        for client in idp.clients.values():
+            print(
+                f"client {client.client_id}, " + (f"secret {client.secret!r}" if client.secret else "public")
+            )
+        for username, user in idp.users.items():
+            print(f"user {username}, password {user.password}", flush=True)
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            pass
+
+
+if __name__ == "__main__":
+    main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import Any
 
 import pytest
@@ -105,6 +106,13 @@ def test_a_point_that_is_not_on_its_curve_is_left_out() -> None:
     entry = jwk(ec.generate_private_key(ec.SECP256R1()))
     assert algorithm_of(entry | {"y": entry["x"]}) is None
     assert algorithm_of(entry | {"x": entry["x"][:-4]}) is None
+
+
+def test_a_coordinate_has_its_full_size() -> None:
+    entry = jwk(ec.generate_private_key(ec.SECP256R1()))
+    point = urlsafe_b64decode(entry["x"] + "=") + urlsafe_b64decode(entry["y"] + "=")
+    shifted = {"x": urlsafe_b64encode(point[:33]).decode(), "y": urlsafe_b64encode(point[33:]).decode()}
+    assert algorithm_of(entry | {name: text.rstrip("=") for name, text in shifted.items()}) is None
 
 
 def test_the_good_keys_of_a_mixed_set_are_found() -> None:
