@@ -281,6 +281,28 @@ async def test_of_refreshes_at_once_one_wins_and_then_the_family_ends(redis_serv
         assert (await two.refresh(winners[0].json["refresh_token"])).status == 401
 
 
+async def test_who_loses_the_swap_was_a_second_use_and_ends_the_family() -> None:
+    class Together(MemoryStore):
+        """Lets two refreshes read the record before either of them changes it."""
+
+        readers = 0
+
+        async def get(self, name: str) -> bytes | None:
+            value = await super().get(name)
+            if self.readers and ":refresh:" in name:
+                self.readers -= 1
+                await eventually(lambda: not self.readers)
+            return value
+
+    store = Together()
+    async with jwt_worker(store) as worker:
+        token = (await worker.tokens())["refresh_token"]
+        store.readers = 2
+        got = await asyncio.gather(worker.refresh(token), worker.refresh(token))
+        assert sorted(one.status for one in got) == [200, 401]
+        assert await store.names("authgate:state:refresh:", 10) == []
+
+
 @pytest.mark.parametrize(
     "token",
     [

@@ -181,6 +181,30 @@ async def test_a_change_while_the_store_is_away_is_taken_in_later() -> None:
         await eventually(lambda: one.keys is not None and one.keys.keys() == {key.kid})
 
 
+async def test_a_change_during_a_read_is_read_after_it() -> None:
+    class Slow(Store):
+        async def get(self, name: str) -> bytes | None:
+            value = await MemoryStore.get(self, name)
+            self.reads += 1
+            if self.gate is not None:
+                await self.gate.wait()
+            return value
+
+    store = Slow()
+    async with keyrings_on(store) as keyrings:
+        one = authenticator()
+        await keyrings.signing_key(one)
+        store.gate, store.reads = asyncio.Event(), 0
+        reading = asyncio.create_task(keyrings.refresh(one, SigningKeysLookup("A" * 16)))
+        await eventually(lambda: store.reads == 1)
+        key = new_key("EdDSA", name=NAME, now=NOW, active_at=NOW)
+        await store.put(NAME, Keyring((key,)).dump(), None)
+        await asyncio.sleep(0.01)
+        store.gate.set()
+        await reading
+        await eventually(lambda: one.keys is not None and one.keys.keys() == {key.kid})
+
+
 async def test_a_gap_reads_all_keyrings_again_one_after_the_other() -> None:
     store = Store()
     keyrings = Keyrings(store)
