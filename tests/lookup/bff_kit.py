@@ -222,7 +222,7 @@ def make_snapshot(
             "hosts": ["*"],
             "trusted_proxies": trusted or [],
             "auth": {
-                "type": "BFF", "issuer": provider.issuer, "client_id": "shop", "client_secret": "shop secret: 50%+1",
+                "type": "BFF", "issuer": provider.issuer, "client_id": "shop", "client_secret": provider.clients["shop"].secret,
                 "frontend_url": f"{url}/front",
             } | auth,
         }, strict=False,
