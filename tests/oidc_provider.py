@@ -81,7 +81,7 @@ class Provider:
         self.clients = {
             client.client_id: client
             for client in (
-                Client("shop", "shop secret: 50%+1"),
+                Client("shop", "shop secret: 50%25+1"),
                 Client("spa", None),
                 Client("other", "other-secret"),
                 Client("machine", "machine-secret", grant_types=("client_credentials",)),
