@@ -194,6 +194,7 @@ async def test_a_change_during_a_read_is_read_after_it() -> None:
     async with keyrings_on(store) as keyrings:
         one = authenticator()
         await keyrings.signing_key(one)
+        await eventually(lambda: store.reads == 2 and keyrings._catching_up is None)  # told of its own change
         store.gate, store.reads = asyncio.Event(), 0
         reading = asyncio.create_task(keyrings.refresh(one, SigningKeysLookup("A" * 16)))
         await eventually(lambda: store.reads == 1)
