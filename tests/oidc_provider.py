@@ -37,6 +37,7 @@ import http.client
 import json
 import logging
 import secrets
+import ssl
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -199,6 +200,12 @@ class Provider:
 
     def _post(self, target: str, form: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=BOUND_S)
+        if self._tls is not None:
+            trusting = ssl.create_default_context(cafile=self._tls[0])
+            trusting.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the certificate itself is the anchor
+            connection = http.client.HTTPSConnection(
+                "127.0.0.1", self.port, timeout=BOUND_S, context=trusting
+            )
         try:
             kind = {"Content-Type": "application/x-www-form-urlencoded"}
             connection.request("POST", target, urlencode(form), kind)

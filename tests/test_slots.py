@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from authgate_fast.auth.api_key import ApiKeyAuthenticator
+from authgate_fast.auth.oauth2 import IntrospectionLookup, IssuerKeysLookup, OAuth2Authenticator
+from authgate_fast.auth.token_cache import TokenCache
 from authgate_fast.decision import Allowed, Client, Forward, Refusal
 from authgate_fast.http.chunked import ChunkedDecoder
 from authgate_fast.http.request import RequestHead
@@ -41,9 +43,12 @@ HOT: list[type] = [
     Exchange,
     Forward,
     Gateway,
+    IntrospectionLookup,
+    IssuerKeysLookup,
     Leaf,
     Limits,
     Node,
+    OAuth2Authenticator,
     PathPolicy,
     Pool,
     Refusal,
@@ -56,6 +61,7 @@ HOT: list[type] = [
     Snapshot,
     Target,
     TimeoutSettings,
+    TokenCache,
     Trie,
     Upstream,
     _RequestSink,

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import jwt
 import pytest
+import trustme
 
 from authgate_fast.auth.oauth2 import KEY_LIFETIME_S, NEWS_PAUSE_S
 from authgate_fast.auth.tokens import TokenError
 from authgate_fast.lookup.issuer import IssuerUnavailableError
 from tests.auth.signer import Signer, claims_at
 from tests.lookup.idp import World, idp, world
-from tests.oidc_provider import Provider
+from tests.oidc_provider import Provider, provider
 
 __all__ = ["idp", "world"]
 
@@ -241,6 +243,28 @@ async def test_a_secret_key_in_the_set_is_no_key(idp: Provider, world: World) ->
         headers={"kid": "k"},
     )
     assert await world.outcome(world.authenticator(), token) == "unavailable"
+
+
+async def test_a_provider_over_tls_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ca = trustme.CA()
+    certificate, key, anchor = (str(tmp_path / name) for name in ("cert.pem", "key.pem", "ca.pem"))
+    issued = ca.issue_cert("127.0.0.1")
+    issued.cert_chain_pems[0].write_to_path(certificate)
+    issued.private_key_pem.write_to_path(key)
+    ca.cert_pem.write_to_path(anchor)
+    with provider(tls=(certificate, key)) as idp:
+        token = access_token(idp)
+        stranger = World(idp)
+        assert await stranger.outcome(stranger.authenticator(), token) == "unavailable"
+        monkeypatch.setenv("SSL_CERT_FILE", anchor)
+        world = World(idp)
+        assert await world.outcome(world.authenticator(), token) == "u-1"
+        assert (await world.issuers.refresh(world.shop, idp.login("shop")["refresh_token"])).access_token
+        idp.metadata["jwks_uri"] = "http://127.0.0.1:1/jwks"
+        another = World(idp)
+        assert await another.outcome(another.authenticator(), token) == "unavailable"
+        for made in (stranger, world, another):
+            await made.issuers.close()
 
 
 # ID tokens
