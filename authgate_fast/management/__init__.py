@@ -6,7 +6,7 @@ import argparse
 
 from authgate_fast.config.keys import DocumentKey
 from authgate_fast.config.problems import Problem
-from authgate_fast.management import consumers, credentials, secrets, transfer
+from authgate_fast.management import consumers, credentials, secrets, sessions, transfer
 from authgate_fast.management.options import Subparsers, say
 
 __all__ = ["Problem", "read_documents", "register"]
@@ -18,6 +18,7 @@ def register(commands: Subparsers[argparse.ArgumentParser]) -> None:
     consumers.add_parser(commands)
     credentials.add_parser(commands)
     secrets.add_parser(commands)
+    sessions.add_parser(commands)
 
 
 def read_documents(url: str) -> dict[DocumentKey, bytes] | None:
