@@ -164,18 +164,19 @@ class Keyrings:
         """Do `work`, one at a time for each ring; a read under way is everybody's. Who leaves does not end it."""
         for _ in range(_ATTEMPTS):
             flight = ring.flight
-            if flight is not None:
+            if flight is None or flight.done():  # done, and `_landed` is yet to be called
+                flight = ring.flight = asyncio.create_task(work(ring), name=f"keyring-{ring.gateway}")
+                flight.add_done_callback(lambda task: self._landed(ring, task))
                 await asyncio.shield(flight)
-                if work == self._read or (work == self._read_or_make and ring.keyring is not None):
-                    return
-                continue
-            flight = ring.flight = asyncio.create_task(work(ring), name=f"keyring-{ring.gateway}")
-            flight.add_done_callback(lambda task: self._landed(ring, task))
+                return
             await asyncio.shield(flight)
-            return
+            if work == self._read or (work == self._read_or_make and ring.keyring is not None):
+                return
+        raise SigningUnavailableError(f"{ring.name} is in use all the time")
 
     def _landed(self, ring: _Ring, task: asyncio.Task[None]) -> None:
-        ring.flight = None
+        if ring.flight is task:
+            ring.flight = None
         if not task.cancelled():
             task.exception()  # whoever waits for it gets it; if they have all left, it is nobody's
 

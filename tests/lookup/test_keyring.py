@@ -264,6 +264,21 @@ async def test_another_algorithm_makes_the_next_key_and_old_tokens_go_on() -> No
         assert second.may_sign
 
 
+async def test_work_that_comes_in_the_moment_in_which_other_work_ends_is_done() -> None:
+    store, clock = Store(), Clock()
+    keyrings = Keyrings(store, clock=clock)
+    await keyrings.signing_key(authenticator())
+    clock.now += SETTLE_S
+    one = authenticator(algorithm="ES256")
+    ended = asyncio.create_task(asyncio.sleep(0))
+    ring = keyrings._ring(one)
+    ring.flight = ended
+    await asyncio.wait([ended])
+    await keyrings.signing_key(one)
+    assert len((await stored(store)).keys) == 2
+    await keyrings.close()
+
+
 async def test_two_workers_at_odds_about_the_algorithm_make_no_more_keys_than_may_be() -> None:
     store, clock = Store(), Clock()
     workers = [Keyrings(store, clock=clock) for _ in range(2)]
