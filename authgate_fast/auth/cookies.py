@@ -111,6 +111,8 @@ def _set(name: bytes, value: bytes, path: bytes, max_age_s: int | None, *, secur
 
 
 def _without_own(field: bytes) -> bytes:
+    if field.startswith(OWN_PREFIX) and b";" not in field:
+        return b""  # the usual case: no other cookie
     parts = [part.strip(b" \t") for part in field.split(b";")]
     return b"; ".join([part for part in parts if part and not part.startswith(OWN_PREFIX)])
 
