@@ -1,7 +1,8 @@
 """The compiled form of all documents that a worker serves from.
 
 Built whole by ``config.compile`` and swapped in one assignment; never edited after that, with one
-exception: `Consumers`, so that a consumer change is one dict update and never a recompilation. All text is bytes as it goes to the wire. Pure data: no IO, no clock.
+exception: `Consumers`, so that a consumer change is one dict update and never a recompilation. All text is
+bytes as it goes to the wire. Pure data: no IO, no clock.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ ENDPOINTS: dict[bytes, tuple[bytes, ...]] = {
     b"callback": (b"GET",),
     b"me": (b"GET",),
     b"logout": (b"POST",),
+    b"backchannel-logout": (b"POST",),
 }
 MAX_SESSIONS = 20_000
 """Sessions that a worker remembers; those that are not cost a look-up. With tokens of 2 KB about 100 MB."""

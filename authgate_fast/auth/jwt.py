@@ -51,8 +51,7 @@ _sha256 = hashlib.sha256
 class SigningKeysLookup(Lookup):
     """A token that is not judged yet.
 
-    ``kid`` is the key that is not known; empty where no key is known at all, or where nothing but the caller's right
-    to try is in question.
+    ``kid`` is the key that is not known; empty where no key is known at all.
     """
 
     __slots__ = ("kid",)
@@ -134,13 +133,8 @@ class JwtAuthenticator:
             if known.ends_at > now and self.consumers.users.get(user.username) is user:
                 return known.identity
             del self._remembered[digest]
-        guard = client.guard
-        if guard is not None:
-            if client.trusted:
-                # The caller is somebody behind the peer, and the plan knows whom its failures are counted for.
-                return SigningKeysLookup()
-            if guard.retry_after_s(client.address, b"", now):
-                return self._malformed  # the plan answers 429; no signature is checked for a guesser
+        if client.guess_wait_s(head, b"", now):
+            return self._malformed  # the plan answers 429; no signature is checked for a guesser
         return self._judge(value, digest, now)
 
     def identify_again(self, presented: Presented, now: float) -> Identity | Denial:

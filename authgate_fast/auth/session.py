@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from authgate_fast.snapshot import Identity
 
 SESSION_PREFIX = "authgate:state:session:"
+SID_PREFIX = "authgate:state:sid:"
 MAX_RECORD_BYTES = 65_536
 """Tokens and claims of one session; a browser's cookie jar would hold less."""
 _NONCE_BYTES = 12
@@ -40,6 +41,7 @@ _FIELDS = (
     "issuer",
     "refresh_token",
     "scope",
+    "sid",
 )
 
 
@@ -98,7 +100,8 @@ class Session:
 
 
 class Record:
-    """What the store keeps of a session. ``access_ends_at`` is infinite where the provider did not say."""
+    """What the store keeps of a session. ``access_ends_at`` is infinite where the provider did not say; ``sid`` is the
+    provider's own session that it belongs to, or ""."""
 
     __slots__ = _FIELDS
 
@@ -116,6 +119,7 @@ class Record:
         refresh_token: str,
         id_token: str,
         scope: str,
+        sid: str = "",
     ) -> None:
         self.issuer = issuer
         self.client_id = client_id
@@ -128,15 +132,22 @@ class Record:
         self.refresh_token = refresh_token
         self.id_token = id_token
         self.scope = scope
-
-    def is_over(self, now: float) -> bool:
-        """Tell whether its absolute end has come; or that of a token which nothing can renew."""
-        return self.ends_at <= now or (not self.refresh_token and self.access_ends_at <= now)
+        self.sid = sid
 
 
 def session_name(gateway: str, cookie: bytes) -> str:
     """Return the name under which the store keeps the session of a cookie."""
-    return f"{SESSION_PREFIX}{gateway}:{sha256(cookie).hexdigest()}"
+    return session_prefix(gateway) + sha256(cookie).hexdigest()
+
+
+def session_prefix(gateway: str) -> str:
+    """Return how the names of all sessions of a gateway begin."""
+    return f"{SESSION_PREFIX}{gateway}:"
+
+
+def sid_name(gateway: str, sid: str) -> str:
+    """Return the name under which the store keeps the name of the session that belongs to one at the provider."""
+    return f"{SID_PREFIX}{gateway}:{sha256(sid.encode()).hexdigest()}"
 
 
 def derive_key(secret: bytes, purpose: bytes) -> bytes:

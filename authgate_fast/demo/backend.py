@@ -29,7 +29,16 @@ _METHODS = {
     b"/slow": (b"GET",),
     b"/download": (b"GET",),
 }
-_SEEN_FIELDS = ("X-Consumer-Id", "X-Consumer-Roles", "X-Credential-Id", "X-Gateway-Id", "X-Request-ID")
+_SEEN_FIELDS = (
+    "X-Consumer-Id",
+    "X-Consumer-Roles",
+    "X-Credential-Id",
+    "X-User-Id",
+    "X-User-Roles",
+    "X-Client-Id",
+    "X-Gateway-Id",
+    "X-Request-ID",
+)
 
 # A gateway keeps idle connections and holds up a download for a slow client: be more patient than it is.
 _BOUNDS = Bounds(
@@ -168,8 +177,12 @@ def _private_data(request: Request) -> Response:
     seen = {}
     for name in _SEEN_FIELDS:
         value = request.field(name.casefold().encode("ascii"))
-        seen[name] = value.decode("latin-1") if value is not None else None
-    return json_response(200, {"message": "Only a consumer with a key gets here.", "the_gateway_says": seen})
+        if value is not None:
+            seen[name] = value.decode("latin-1")
+    # That there is a token is worth showing; the token itself is nobody's business.
+    if request.field(b"authorization") is not None:
+        seen["Authorization"] = "Bearer ..."
+    return json_response(200, {"message": "Only who the gateway knows gets here.", "the_gateway_says": seen})
 
 
 def _download() -> Response:

@@ -1,4 +1,4 @@
-"""The endpoints of a BFF gateway: /bff/login, /bff/callback, /bff/me and /bff/logout (DESIGN section 7).
+"""The endpoints of a BFF gateway, /bff/* (DESIGN section 7): me and logout here, the others in modules of their own.
 
 Tokens never leave for the browser; it gets a cookie. Every answer is ``no-store``.
 """
@@ -20,6 +20,7 @@ from authgate_fast.auth.interface import Denial
 from authgate_fast.auth.login import with_query
 from authgate_fast.decision import Reply, caller_address
 from authgate_fast.errors import Reason
+from authgate_fast.lookup.bff_backchannel import BackChannelLogout
 from authgate_fast.lookup.bff_login import MAX_OLD_SESSIONS, BffLogins, is_secure, origin_of
 from authgate_fast.lookup.issuer import IssuerUnavailableError
 from authgate_fast.lookup.session_refresh import RefreshFailedError
@@ -47,6 +48,7 @@ class BffEndpoints:
         self._sessions = sessions
         self._clock = clock
         self._logins = BffLogins(store, issuers, sessions, clock)
+        self._back_channel = BackChannelLogout(store, issuers, clock)
 
     async def answer(self, local: Local, body: bytes) -> Reply | Denial:
         """Answer one request."""
@@ -60,7 +62,9 @@ class BffEndpoints:
                 return await self._logins.finish(authenticator, local, presented)
             if local.endpoint == b"me":
                 return await self._me(authenticator, local, presented)
-            return await self._logout(authenticator, local, presented)
+            if local.endpoint == b"logout":
+                return await self._logout(authenticator, local, presented)
+            return await self._back_channel.answer(authenticator, local, body)
         except (IssuerUnavailableError, RefreshFailedError) as error:
             return Denial(
                 Reason.AUTH_UNAVAILABLE,

@@ -239,6 +239,7 @@ class BffLogins:
                 raise TokenError("the userinfo endpoint tells of another user (sub)")
             user |= _user_claims(more)
         subject_of(user)
+        sid = claims.get("sid")
         ttl_s = access_ttl_s(tokens)
         return Record(
             issuer=settings.issuer,
@@ -252,6 +253,7 @@ class BffLogins:
             refresh_token=tokens.refresh_token or "",
             id_token=tokens.id_token,
             scope=" ".join(settings.scopes) if tokens.scope is None else tokens.scope,
+            sid=sid if isinstance(sid, str) else "",
         )
 
 

@@ -15,6 +15,7 @@ from authgate_fast.auth.id_token import ID_TOKEN_TYPES, check_id_token
 from authgate_fast.auth.interface import Denial
 from authgate_fast.auth.json_object import JsonError, read_object
 from authgate_fast.auth.jwks import KeySetError, read_key_set
+from authgate_fast.auth.logout_token import LOGOUT_TOKEN_TYPES, LoggedOut, read_logout_token
 from authgate_fast.auth.oauth2 import KEY_LIFETIME_S, NEWS_PAUSE_S
 from authgate_fast.auth.tokens import UnknownKeyError, VerifyingKey, verify
 from authgate_fast.errors import Reason
@@ -228,15 +229,23 @@ class Issuers:
 
         `nonce` None: it comes with refreshed tokens, and was part of no login.
         """
-        issuer = self._issuer(client.issuer)
-        token = id_token.encode("ascii", "replace")
-        keys = await issuer.keys.get()
-        try:
-            claims = _verify_id_token(token, keys, client, now)
-        except UnknownKeyError as error:
-            claims = _verify_id_token(token, await self._keys(issuer, error.kid), client, now)
+        claims = await self._verified(client, id_token, ID_TOKEN_TYPES, now)
         check_id_token(claims, client.client_id, nonce)
         return claims
+
+    async def logout_token(self, client: OidcClient, logout_token: str, now: float) -> LoggedOut:
+        """Check a logout token. Raises TokenError, or IssuerUnavailableError if its key cannot be had."""
+        claims = await self._verified(client, logout_token, LOGOUT_TOKEN_TYPES, now)
+        return read_logout_token(claims, client.client_id)
+
+    async def _verified(self, client: OidcClient, text: str, types: frozenset[str], now: float) -> Claims:
+        issuer = self._issuer(client.issuer)
+        token = text.encode("ascii", "replace")
+        keys = await issuer.keys.get()
+        try:
+            return _verify(token, keys, client, types, now)
+        except UnknownKeyError as error:
+            return _verify(token, await self._keys(issuer, error.kid), client, types, now)
 
     async def close(self) -> None:
         """End what is under way."""
@@ -273,5 +282,5 @@ def _unavailable(why: str) -> Denial:
     return Denial(Reason.AUTH_UNAVAILABLE, why=why)
 
 
-def _verify_id_token(token: bytes, keys: _Keys, client: OidcClient, now: float) -> Claims:
-    return verify(token, keys, issuer=client.issuer, now=now, types=ID_TOKEN_TYPES, audience=client.client_id)
+def _verify(token: bytes, keys: _Keys, client: OidcClient, types: frozenset[str], now: float) -> Claims:
+    return verify(token, keys, issuer=client.issuer, now=now, types=types, audience=client.client_id)

@@ -25,6 +25,7 @@ from authgate_fast.auth.session import (
     seal_record,
     session_key,
     session_name,
+    sid_name,
 )
 from authgate_fast.auth.user_lines import UnusableClaimError
 from authgate_fast.errors import Reason
@@ -99,6 +100,11 @@ class Sessions:
         name = session_name(authenticator.gateway, cookie)
         value = seal_record(session_key(cookie), name, record)
         await self._store.put(name, value, self._idle_s(authenticator, record.ends_at))
+        if record.sid:
+            ends_in_s = float(authenticator.settings.absolute_ttl_s)
+            await self._store.put(
+                sid_name(authenticator.gateway, record.sid), name.encode("ascii"), ends_in_s
+            )
         return cookie
 
     async def end(self, authenticator: BffAuthenticator, cookie: bytes) -> Record | None:

@@ -282,10 +282,10 @@ class Exchange:
     def check_time(self, now_s: float) -> None:
         """Called about once a second while this exchange is under way."""
         identity = self.forward.identity
-        if identity is not None and identity.session is not None:
-            if self.context.resolver.has_ended(identity.session):
-                self.refuse(Reason.CREDENTIALS_INVALID, "the browser session ended before the response did")
-                return
+        session = identity.session if identity is not None else None
+        if session is not None and self.context.resolver.has_ended(session):
+            self.refuse(Reason.CREDENTIALS_INVALID, "the browser session ended before the response did")
+            return
         upstream = self.upstream
         if upstream is None:
             return  # connecting has its own bound

@@ -153,20 +153,6 @@ def test_no_signature_is_checked_for_an_address_that_has_failed_too_often(gatewa
     assert isinstance(gateway.shows(token, client=client), Identity), "what is known costs nothing"
 
 
-def test_behind_a_trusted_proxy_the_plan_is_asked_whether_the_caller_may_try(gateway: JwtGateway) -> None:
-    client = Client(PEER, b"http", FailureGuard(2, 100, 60.0))
-    client.trusted = True
-    token = gateway.token()
-    before = checked()
-    found = gateway.shows(token, client=client)
-    assert isinstance(found, SigningKeysLookup)
-    assert found.is_guess
-    assert not found.kid
-    assert checked() == before
-    assert isinstance(gateway.resolve([(b"authorization", b"Bearer " + token)], found, NOW), Identity)
-    assert isinstance(gateway.shows(token, client=client), Identity)
-
-
 @pytest.mark.parametrize("name", ["iat", "sub", "jti", "sid", "preferred_username", "aud", "iss", "exp"])
 def test_a_token_without_one_of_its_claims_is_none_of_ours(gateway: JwtGateway, name: str) -> None:
     assert isinstance(gateway.ask(gateway.token(**{name: None})), Denial)

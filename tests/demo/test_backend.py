@@ -138,11 +138,15 @@ async def test_private_data_shows_whom_the_gateway_names(backend: Backend) -> No
     seen = json.loads(answer.body)["the_gateway_says"]
     assert seen == {
         "X-Consumer-Id": "mobile-app",
-        "X-Consumer-Roles": None,
-        "X-Credential-Id": None,
         "X-Gateway-Id": "shop-api",
         "X-Request-ID": "r1",
     }
+
+
+async def test_private_data_shows_that_there_is_a_token_and_not_the_token(backend: Backend) -> None:
+    answer = await ask(backend.port, "/private-data", X_User_Id="ann", Authorization="Bearer secret")
+    seen = json.loads(answer.body)["the_gateway_says"]
+    assert seen == {"X-User-Id": "ann", "Authorization": "Bearer ..."}
 
 
 async def test_slow_takes_its_time(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
