@@ -204,6 +204,28 @@ async def test_the_end_of_a_session_is_told_and_lasts(world: BffWorld) -> None:
     assert world.store.gets == gets
 
 
+async def test_the_end_of_a_session_that_was_known_is_no_failed_guess(world: BffWorld) -> None:
+    cookie = await begun(world)
+    await world.ask(cookie)
+    await world.store.delete(name_of(world, cookie))
+    world.now += 30
+    found = await world.ask(cookie)
+    assert isinstance(found, Denial)
+    assert not found.is_failure
+    unknown = await world.ask(b"A" * 43)
+    assert isinstance(unknown, Denial)
+    assert unknown.is_failure
+
+
+async def test_a_stream_on_the_worker_that_logs_out_ends_at_once(world: BffWorld) -> None:
+    cookie = await begun(world)
+    found = await world.ask(cookie)
+    assert isinstance(found, Identity)
+    assert found.session is not None
+    await world.sessions.end(world.authenticator, cookie)
+    assert world.sessions.has_ended(found.session)
+
+
 async def test_a_session_that_ends_while_it_is_read_is_not_remembered(
     world: BffWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
