@@ -149,7 +149,7 @@ async def test_touches_of_two_workers_do_not_chase_each_other(world: BffWorld) -
     world.store.on_change.append(other.sessions._changed)
     listening = asyncio.create_task(world.store.run())
     cookie = await begun(world)
-    for _ in range(60):
+    for _ in range(600):
         world.now += 1
         other.now = world.now
         for one in (world, other):
@@ -157,8 +157,8 @@ async def test_touches_of_two_workers_do_not_chase_each_other(world: BffWorld) -
         await asyncio.sleep(0)
         await asyncio.sleep(0)
     listening.cancel()
-    assert world.store.touches <= 4
-    assert world.store.gets <= 12
+    assert world.store.touches <= 600 / 60 + 3
+    assert world.store.gets <= 2 * (600 / 30 + 600 / 60 + 3)
 
 
 async def test_requests_at_once_share_one_look_up(world: BffWorld) -> None:
@@ -258,6 +258,77 @@ async def test_a_session_that_this_worker_ends_while_it_is_read_is_not_remembere
     monkeypatch.setattr(world.store, "get", slow_get)
     assert await reason(world, cookie) is Reason.CREDENTIALS_INVALID
     assert not world.authenticator.sessions
+
+
+async def test_a_known_session_that_this_worker_ends_while_it_is_checked_is_forgotten(
+    world: BffWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cookie = await begun(world)
+    await world.ask(cookie)
+    world.now += 30  # to be checked, and not to be touched
+    real_get = world.store.get
+
+    async def slow_get(name: str) -> bytes | None:
+        value = await real_get(name)
+        await world.sessions.end(world.authenticator, cookie)
+        return value
+
+    monkeypatch.setattr(world.store, "get", slow_get)
+    assert await reason(world, cookie) is Reason.CREDENTIALS_INVALID
+    assert not world.authenticator.sessions
+
+
+async def test_a_session_that_ends_between_reading_and_touching_is_over(
+    world: BffWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cookie = await begun(world)
+
+    async def too_late(name: str, _ttl_s: float) -> bool:
+        await world.store.delete(name)
+        return False
+
+    monkeypatch.setattr(world.store, "touch", too_late)
+    assert await reason(world, cookie) is Reason.CREDENTIALS_INVALID
+
+
+async def test_a_session_that_this_worker_ends_while_it_is_touched_is_not_remembered(
+    world: BffWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cookie = await begun(world)
+    real_touch = world.store.touch
+
+    async def slow_touch(name: str, ttl_s: float) -> bool:
+        touched = await real_touch(name, ttl_s)
+        await world.sessions.end(world.authenticator, cookie)
+        return touched
+
+    monkeypatch.setattr(world.store, "touch", slow_touch)
+    assert await reason(world, cookie) is Reason.CREDENTIALS_INVALID
+    assert not world.authenticator.sessions
+
+
+async def test_a_session_that_changes_all_the_time_is_read_each_time(
+    world: BffWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cookie = await begun(world)
+    real_get = world.store.get
+
+    async def restless_get(name: str) -> bytes | None:
+        value = await real_get(name)
+        world.sessions._changed(name)
+        return value
+
+    monkeypatch.setattr(world.store, "get", restless_get)
+    for number in (1, 2):
+        assert isinstance(await world.ask(cookie), Identity)
+        assert world.store.gets == number * sessions.MAX_READS
+
+
+async def test_a_dead_cookie_costs_the_store_nothing(world: BffWorld) -> None:
+    await world.ask(b"A" * 43)
+    gets = world.store.gets
+    assert await world.sessions.session_of(world.authenticator, b"A" * 43) is None
+    assert world.store.gets == gets
 
 
 async def test_a_change_that_was_missed_is_found_after_the_gap(world: BffWorld) -> None:
