@@ -190,3 +190,9 @@ def test_a_name_in_the_store_tells_its_gateway_and_digest() -> None:
 def test_secrets_do_not_show_in_what_is_printed() -> None:
     settings = bff.BffSettings("i", "c", SecretRef(text="hidden"), ("openid",), 60, 60, "roles")
     assert "hidden" not in repr(settings)
+
+
+def test_what_is_kept_per_session_and_request_has_no_dict() -> None:
+    world = BffWorld()
+    for one in (Session("n", b""), record(), world.authenticator, world.identify(b"A" * 43)):
+        assert not hasattr(one, "__dict__"), type(one)
