@@ -73,7 +73,7 @@ class BffWorld:
         target: bytes = b"/x",
     ) -> Any:
         head = RequestHead(method, target, 1, [(b"Host", b"shop.test"), *fields])
-        head.host = b"shop.test"
+        assert head.read({}, frozenset()) is None
         presented = [] if cookie is None else [(b"cookie", b"AUTHGATE_BFF_SESSION=" + cookie)]
         return self.authenticator.identify(head, presented, self.client, self.now)
 

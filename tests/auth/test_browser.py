@@ -22,7 +22,9 @@ ORIGIN = b"https://shop.test"
 
 
 def head(*fields: tuple[bytes, bytes], method: bytes = b"GET") -> RequestHead:
-    return RequestHead(method, b"/x", 1, list(fields))
+    made = RequestHead(method, b"/x", 1, [(b"Host", b"shop.test"), *fields])
+    assert made.read({}, frozenset()) is None
+    return made
 
 
 OPEN_REDIRECTS = [
