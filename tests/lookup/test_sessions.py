@@ -537,6 +537,7 @@ async def test_a_provider_that_fails_ends_no_session(
         assert await token(world, cookie) == "access-1"
         world.now += 0.9
     assert len(issuers.calls) <= 5
+    assert world.store.gets <= 16
     world.now = NOW + 20
     assert await reason(world, cookie) is Reason.AUTH_UNAVAILABLE
     issuers.error = None
