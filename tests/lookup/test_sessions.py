@@ -520,6 +520,17 @@ async def test_many_workers_renew_a_token_once(world: BffWorld, issuers: Scripte
     assert issuers.calls == ["refresh-1"]
 
 
+async def test_who_gets_the_lock_after_another_has_renewed_asks_nobody(
+    world: BffWorld, issuers: ScriptedIssuers
+) -> None:
+    cookie = await begun(world, **OVER)
+    name, key = name_of(world, cookie), session_key(cookie)
+    first = await world.sessions.renewer.renew(world.authenticator.settings, name, key)
+    world.now += 1  # the lock is free again
+    assert await world.sessions.renewer.renew(world.authenticator.settings, name, key) == first
+    assert issuers.calls == ["refresh-1"]
+
+
 async def test_a_refused_refresh_token_ends_the_session(world: BffWorld, issuers: ScriptedIssuers) -> None:
     cookie = await begun(world, **DUE)
     issuers.error = TokenRefusedError("invalid_grant")
