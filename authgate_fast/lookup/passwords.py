@@ -1,9 +1,9 @@
-"""Password checks off the loop: a few threads of low priority, and a bounded queue in front of them.
+"""Password checks off the loop: a thread of low priority, and a bounded queue in front of it.
 
 One check costs some 25 ms of CPU (`auth.password`), so 500 first logins at once are seconds of work. They must not
-slow other traffic, so there are few threads, and they give way to the loop's. They must not be bought by guessing: a
-caller that has failed too often is refused again when its turn comes, callers take turns by address, and equal
-checks at the same time are one. Everything here runs on the loop, but for `_find_match`.
+slow other traffic, so there is one thread for a worker, and it gives way to the loop's. They must not be bought by
+guessing: a caller that has failed too often is refused again when its turn comes, callers take turns by address, and
+equal checks at the same time are one. Everything here runs on the loop, but for `_find_match`.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from authgate_fast.auth.failures import FailureGuard
     from authgate_fast.snapshot import Identity, User
 
-THREADS = 2
-"""A second one so that one costly hash does not stop all logins; more would only compete with the loop."""
+THREADS = 1
+"""Every core has a worker, so this is one for each core; more of them compete with the loop (`bench.logins`)."""
 MAX_WAITING = 512
-"""Checks that wait for a thread: some 7 s of work. Further ones are refused at once."""
-NICENESS = 10
-"""How far the threads give way: where cores are busy they get a tenth of what the loop gets, and logins go on."""
+"""Checks that wait for a thread: some 13 s of work. Further ones are refused at once."""
+NICENESS = 19
+"""How far the thread gives way: as far as it goes. Where a core is busy all the time, logins still get 1.5 % of it."""
 
 
 class PoolFullError(Exception):
