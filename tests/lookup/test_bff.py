@@ -394,6 +394,7 @@ async def test_a_provider_that_fails_in_the_middle_of_a_login_makes_no_session(
         answer = await browser.visit(back)
         assert (answer.status, answer.code) == (503, "auth_unavailable")
         assert SESSION not in browser.cookies
+        assert [token.refresh_ended for token in provider.tokens] == [True] * (endpoint == "userinfo")
         provider.heal()
         assert (await browser.visit(back)).code == "login_failed"
         assert await site.resolver.store.names("authgate:state:session:", 10) == []
