@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from authgate_fast import __version__, management
+from authgate_fast import __version__, is_compiled, management
 from authgate_fast.auth.api_key import new_key
 from authgate_fast.config.check import check_file
 from authgate_fast.config.file import load_file
@@ -59,7 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="authgate", description="An API gateway: host -> route -> security check -> backend."
     )
-    parser.add_argument("--version", action="version", version=f"authgate {__version__}")
+    build = "compiled" if is_compiled() else "pure Python"
+    parser.add_argument("--version", action="version", version=f"authgate {__version__} ({build})")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     run = commands.add_parser("run", help="serve the documents of a file or of Redis")

@@ -8,7 +8,7 @@ looked up first that is a `Pending`, and `finish` takes the outcome. It opens no
 from __future__ import annotations
 
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from authgate_fast.auth.interface import Denial, Lookup
 from authgate_fast.decision import (
@@ -27,19 +27,19 @@ from authgate_fast.http.fields import FORWARDED_FOR, FORWARDED_HOST, FORWARDED_P
 from authgate_fast.http.request import METHODS, RequestHead, normalise_host, split_absolute
 from authgate_fast.routing.path_policy import query_is_clean, split_path
 from authgate_fast.routing.template import build_path
-from authgate_fast.snapshot import Gateway, Identity, Leaf, Route, Snapshot, find_gateway
+from authgate_fast.snapshot import Gateway, Identity, KnownPath, Route, Snapshot, find_gateway
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
     from authgate_fast.auth.interface import Presented
 
-SERVER_ALLOW = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+SERVER_ALLOW: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 """The answer to ``OPTIONS *``: what the gateway as a whole can pass on."""
-PATH_MEMO_SIZE = 1_024
+PATH_MEMO_SIZE: Final = 1_024
 """Matched paths remembered per gateway and snapshot: a hot path costs one dict look-up."""
-PATH_MEMO_BYTES = 256
-PATH_MEMO_SEGMENTS = 16
+PATH_MEMO_BYTES: Final = 256
+PATH_MEMO_SEGMENTS: Final = 16
 """Longer and deeper paths are not remembered, so that a memo stays below two megabytes."""
 
 
@@ -63,7 +63,7 @@ def plan(head: RequestHead, snapshot: Snapshot, client: Client, now: float, fres
         reason = Reason.GATEWAY_NOT_FOUND if snapshot.ready else Reason.NOT_READY
         return Refusal(reason, request_id)
     target = head.target
-    if target[:1] != b"/":
+    if not target.startswith(b"/"):
         if target == b"*" and head.method == b"OPTIONS":
             return Allowed(SERVER_ALLOW, request_id)
         split = split_absolute(target)
@@ -113,9 +113,7 @@ def _route(
         detail = "The query string holds a byte that must be percent-encoded."
         return Refusal(Reason.INVALID_PATH, request_id, detail=detail, gateway=gateway)
     known = gateway.path_memo.get(path)
-    if known is not None:
-        leaf, raw = known
-    else:
+    if known is None:
         segments = split_path(path, gateway.path_policy)
         if isinstance(segments, str):
             detail = f"The path holds {segments}, which two servers may read differently."
@@ -130,8 +128,9 @@ def _route(
             if frontend is not None and head.method in (b"GET", b"HEAD"):
                 return _ask(head, gateway, frontend, path, mark + query, client, now, request_id)
             return Refusal(Reason.ROUTE_NOT_FOUND, request_id, gateway=gateway)
-        leaf = found
-        _remember(gateway.path_memo, path, leaf, raw)
+        known = KnownPath(found, raw)
+        _remember(gateway.path_memo, path, known)
+    leaf = known.leaf
     route = leaf.by_method.get(head.method) or leaf.any_route
     if route is None:
         if head.method == b"OPTIONS":
@@ -141,15 +140,18 @@ def _route(
     limit = route.settings.max_body_bytes
     if limit is not None and head.content_length > limit:
         return Refusal(Reason.BODY_TOO_LARGE, request_id, gateway=gateway, route=route)
-    return _ask(head, gateway, route, build_path(route.pieces, raw), mark + query, client, now, request_id)
+    if known.route is not route:
+        known.route = route
+        known.target_path = build_path(route.pieces, known.raw)
+    return _ask(head, gateway, route, known.target_path, mark + query, client, now, request_id)
 
 
-def _remember(memo: dict[bytes, tuple[Leaf, list[bytes]]], path: bytes, leaf: Leaf, raw: list[bytes]) -> None:
-    """Keep the leaf of a path that matched; a memo that is full starts again."""
-    if len(path) <= PATH_MEMO_BYTES and len(raw) <= PATH_MEMO_SEGMENTS:
+def _remember(memo: dict[bytes, KnownPath], path: bytes, known: KnownPath) -> None:
+    """Keep a path that matched; a memo that is full starts again."""
+    if len(path) <= PATH_MEMO_BYTES and len(known.raw) <= PATH_MEMO_SEGMENTS:
         if len(memo) >= PATH_MEMO_SIZE:
             memo.clear()
-        memo[path] = (leaf, raw)
+        memo[path] = known
 
 
 def _local(
@@ -342,50 +344,34 @@ def _forward(
         identity_lines = identity.identity_lines
     if presented and gateway.authenticator.keeps_lines:
         identity_lines += gateway.authenticator.kept_lines(presented)
-    head_bytes = _upstream_head(
-        head,
-        b"%b %b%b HTTP/1.1\r\n" % (head.method, chosen.base_path + path or b"/", tail),
+    head_bytes = b"%b %b%b HTTP/1.1\r\n%b%b%b%b%b%bX-Request-ID: %b\r\n\r\n" % (
+        head.method,
+        chosen.base_path + path or b"/",
+        tail,
         b"Host: %b\r\n" % head.host if service.preserve_host and head.host else chosen.host_line,
+        b"".join(head.lines),
+        _framing_line(head),
         gateway.fixed_lines,
         identity_lines,
-        client,
+        _forwarded_lines(head, client),
         request_id,
     )
     return Forward(gateway, route, service, chosen, identity, request_id, head_bytes)
 
 
-def _upstream_head(
-    head: RequestHead,
-    request_line: bytes,
-    host_line: bytes,
-    fixed_lines: bytes,
-    identity_lines: bytes,
-    client: Client,
-    request_id: bytes,
-) -> bytes:
-    """Write the head anew (DESIGN section 5): one Host, one framing field, no claim of the client's."""
+def _framing_line(head: RequestHead) -> bytes:
+    """Frame the request anew (DESIGN section 5): one field, or none for a request without a body."""
     if head.chunked:
-        framing = b"Transfer-Encoding: chunked\r\n"
-    elif head.content_length >= 0:
-        framing = b"Content-Length: %d\r\n" % head.content_length
-    else:
-        framing = b""
+        return b"Transfer-Encoding: chunked\r\n"
+    if head.content_length >= 0:
+        return b"Content-Length: %d\r\n" % head.content_length
+    return b""
+
+
+def _forwarded_lines(head: RequestHead, client: Client) -> bytes:
     if head.forwarded is not None and client.trusted:
-        forwarded_lines = _append_forwarded(head.forwarded, client)
-    else:
-        forwarded_lines = client.forwarded_lines
-    return b"".join(
-        (
-            request_line,
-            host_line,
-            *head.lines,
-            framing,
-            fixed_lines,
-            identity_lines,
-            forwarded_lines,
-            b"X-Request-ID: %b\r\n\r\n" % request_id,
-        )
-    )
+        return _append_forwarded(head.forwarded, client)
+    return client.forwarded_lines
 
 
 def _append_forwarded(received: dict[int, bytes], client: Client) -> bytes:

@@ -104,6 +104,18 @@ class Leaf:
         self.allow = allow
 
 
+class KnownPath:
+    """A path that matched: its leaf and raw segments, and for the route last chosen the path at the backend."""
+
+    __slots__ = ("leaf", "raw", "route", "target_path")
+
+    def __init__(self, leaf: Leaf, raw: list[bytes]) -> None:
+        self.leaf = leaf
+        self.raw = raw
+        self.route: Route | None = None
+        self.target_path = b""
+
+
 class Identity:
     """Who is calling, as one accepted credential shows.
 
@@ -191,26 +203,64 @@ class Consumers:
         self.users: dict[bytes, User] = {} if users is None else users
 
 
-@dataclass(slots=True)
 class Gateway:
     """One public front door.
 
     ``authenticator`` remembers what it has checked, so it lives on from one snapshot to the next while the
     gateway's ``auth`` stays the same. ``frontend`` (BFF) serves what no route matches.
-    ``path_memo`` belongs to the plan: paths that matched, with their leaf and raw segments.
+    ``path_memo`` belongs to the plan: paths that matched.
     ``fixed_lines`` are the field lines every request to a backend carries (Via, X-Gateway-Id).
     """
 
-    name: str
-    hosts: tuple[str, ...]
-    authenticator: Authenticator
-    consumers: Consumers
-    trie: Trie
-    path_policy: PathPolicy
-    trusted_proxies: tuple[IPv4Network | IPv6Network, ...]
-    fixed_lines: bytes
-    frontend: Route | None = None
-    path_memo: dict[bytes, tuple[Leaf, list[bytes]]] = field(default_factory=dict)
+    __slots__ = (
+        "authenticator",
+        "consumers",
+        "fixed_lines",
+        "frontend",
+        "hosts",
+        "name",
+        "path_memo",
+        "path_policy",
+        "trie",
+        "trusted_proxies",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        hosts: tuple[str, ...],
+        authenticator: Authenticator,
+        consumers: Consumers,
+        trie: Trie,
+        path_policy: PathPolicy,
+        trusted_proxies: tuple[IPv4Network | IPv6Network, ...],
+        fixed_lines: bytes,
+        frontend: Route | None = None,
+    ) -> None:
+        self.name = name
+        self.hosts = hosts
+        self.authenticator = authenticator
+        self.consumers = consumers
+        self.trie = trie
+        self.path_policy = path_policy
+        self.trusted_proxies = trusted_proxies
+        self.fixed_lines = fixed_lines
+        self.frontend = frontend
+        self.path_memo: dict[bytes, KnownPath] = {}
+
+    def with_hosts(self, hosts: tuple[str, ...]) -> Gateway:
+        """Return the same gateway on other hosts."""
+        return Gateway(
+            self.name,
+            hosts,
+            self.authenticator,
+            self.consumers,
+            self.trie,
+            self.path_policy,
+            self.trusted_proxies,
+            self.fixed_lines,
+            self.frontend,
+        )
 
 
 @dataclass(slots=True)

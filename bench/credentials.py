@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from authgate_fast.auth.login import new_secret
 from authgate_fast.auth.session import Record, seal_record, session_key, session_name
-from bench.peers import Contestant, Ground, gateway_child, is_ready
+from bench.peers import Contestant, Ground, gateway_child
 from bench.processes import BenchError, MissingToolError, accepts, free_ports, wait_until
 from bench.workload import HOST, PUBLIC_PREFIX, SEEN_PATH, Consumer, callers, gateway_documents, wrk_script
 
@@ -137,8 +137,7 @@ def _start(
     arguments: list[str] | None = None,
 ) -> Contestant:
     port, ops_port = free_ports(2)
-    child = gateway_child(ground, name, source, documents, port, ops_port, arguments or [])
-    wait_until(child, lambda: is_ready(ops_port), "become ready", 60.0)
+    child = gateway_child(ground, name, source, documents, port, ops_port, arguments or ())
     return Contestant(name, child, port)
 
 

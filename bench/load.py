@@ -76,8 +76,10 @@ def drive(port: int, script: Path, connections: int, seconds: float, cpus: set[i
     return parse_wrk(run_pinned(arguments, cpus, whole_seconds + _WRK_GRACE_S))
 
 
-def measure(contestant: Contestant, ground: Ground, script: Path, connections: int, seconds: float) -> Sample:
-    """Drive one contestant once and account for what it used."""
+def measure(contestant: Contestant, ground: Ground, connections: int, seconds: float) -> Sample:
+    """Drive one contestant once, with its script, and account for what it used."""
+    script = contestant.script
+    assert script is not None  # set before the first round
     contestant.child.check_alive()
     answered = backend_count(ground.backend_port)
     others = _core_s(ground.proxy_cpus)

@@ -15,7 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPConnection
@@ -31,13 +31,16 @@ _GATEWAY_START_S = 60.0  # a slow machine reading 11,000 documents
 
 @dataclass(slots=True)
 class Contestant:
-    """One proxy under test, listening on 127.0.0.1."""
+    """One proxy under test, listening on 127.0.0.1.
+
+    ``script`` is what wrk sends to it. ``build`` says how a gateway was built; peers leave it empty.
+    """
 
     name: str
     child: Child
     port: int
     script: Path | None = None
-    """What wrk sends to it, if that is not what it sends to the others."""
+    build: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,17 +141,45 @@ def backend_count(port: int) -> int:
 def start_gateway(ground: Ground, name: str, source: Path) -> Contestant:
     """Start the gateway from the checkout `source`: the installed dependencies, that checkout's code."""
     port, ops_port = free_ports(2)
-    directory = ground.directory / name.replace("/", "_")
+    documents = gateway_documents(ground.consumers, ground.backend_port)
+    child = gateway_child(ground, name, source, documents, port, ops_port)
+    return Contestant(name, child, port, build=_build_of(ops_port))
+
+
+def gateway_child(
+    ground: Ground,
+    name: str,
+    source: Path,
+    documents: dict[str, object] | None,
+    port: int,
+    ops_port: int,
+    arguments: Sequence[str] = (),
+) -> Child:
+    """Start a gateway and wait until it is ready. Without `documents`, the `arguments` say where they are."""
+    directory = ground.directory / name.replace("/", "_").replace(" ", "-")
     directory.mkdir()
-    config = directory / "config.json"
-    config.write_text(json.dumps(gateway_documents(ground.consumers, ground.backend_port)))
-    arguments = [sys.executable, "-m", "authgate_fast.cli", "run", "--config", str(config)]
-    arguments += ["--listen", f"127.0.0.1:{port}", "--ops", f"127.0.0.1:{ops_port}"]
+    command = [sys.executable, "-m", "authgate_fast.cli", "run", *arguments]
+    command += ["--listen", f"127.0.0.1:{port}", "--ops", f"127.0.0.1:{ops_port}"]
+    if documents is not None:
+        config = directory / "config.json"
+        config.write_text(json.dumps(documents))
+        command += ["--config", str(config)]
     child = ground.children.start(
-        name, arguments, ground.proxy_cpus, directory=source, environment={"PYTHONPATH": str(source)}
+        name, command, ground.proxy_cpus, directory=source, environment={"PYTHONPATH": str(source)}
     )
     wait_until(child, lambda: _is_ready(ops_port), "become ready", _GATEWAY_START_S)
-    return Contestant(name, child, port)
+    return child
+
+
+def _build_of(ops_port: int) -> str:
+    """Ask a gateway whether its request path is compiled; an older one does not know the question."""
+    connection = HTTPConnection("127.0.0.1", ops_port, timeout=10)
+    try:
+        connection.request("GET", "/status")
+        status = json.loads(connection.getresponse().read())
+    finally:
+        connection.close()
+    return "compiled" if status.get("compiled") else "pure Python"
 
 
 def _is_ready(ops_port: int) -> bool:

@@ -26,6 +26,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from bench.credentials import CREDENTIALS
 from bench.load import Sample, drive, measure
 from bench.peers import (
     PEERS,
@@ -40,9 +41,10 @@ from bench.peers import (
 from bench.processes import STOP_SIGNALS, BenchError, Children, MissingToolError
 from bench.report import as_json, doubts, faults, render
 from bench.workload import HOST, PUBLIC_PREFIX, SEEN_PATH, Consumer, make_consumers, wrk_script
+from dev.compiled import CompileError, compile_in_place, is_compilable, refresh
 
 _ROOT = Path(__file__).resolve().parent.parent
-_WORKLOADS = ("key",)
+_WORKLOADS = ("all", "key", "credentials")
 _WARM_UP_S = 1.0
 
 
@@ -80,12 +82,20 @@ def _parser() -> argparse.ArgumentParser:
         "--connections", type=_between(1, 1000), default=64, help="clients at once (default 64)"
     )
     parser.add_argument(
-        "--only", choices=_WORKLOADS, default="key", help="the workload (default: all there are)"
+        "--only",
+        choices=_WORKLOADS,
+        default="all",
+        help="key: against the peers; credentials: the other kinds of credential (default: both)",
     )
     parser.add_argument(
         "--peers", type=_peers, default=list(PEERS), help="nginx,haproxy (default), one of them, or none"
     )
     parser.add_argument("--against", metavar="REV", help="also measure the gateway of this git revision")
+    parser.add_argument(
+        "--compiled",
+        action="store_true",
+        help="measure the compiled build of the checkout (and of REV), not its sources; `make bench` does",
+    )
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write every sample to this file")
     return parser
 
@@ -109,6 +119,8 @@ def _peers(text: str) -> list[str]:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.only == "credentials":
+        options.peers = []
     _check_tools(options.peers)
     proxy_cpus, load_cpus = _split_cpus()
     with tempfile.TemporaryDirectory(prefix="authgate-bench-") as name:
@@ -116,10 +128,13 @@ def _run(options: argparse.Namespace) -> int:
         with Children(directory) as children:
             backend_port = start_backend(children, directory / "backend", load_cpus)
             ground = Ground(directory, children, proxy_cpus, load_cpus, make_consumers(), backend_port)
-            contestants = _start_all(ground, options.peers, options.against)
+            contestants = _start_all(ground, options.peers, options.against, compiled=options.compiled)
             for contestant in contestants:
                 check_work(contestant, ground.consumers)
-            about = _about(options, proxy_cpus, load_cpus)
+            if options.only != "key":
+                source = _compiled() if options.compiled else _ROOT
+                contestants += [start(ground, source) for start in CREDENTIALS.values()]
+            about = _about(options, proxy_cpus, load_cpus, contestants)
             print("\n".join(f"{title}: {text}" for title, text in about.items()) + "\n", flush=True)
             samples = _rounds(contestants, ground, options)
     print(render(samples))
@@ -149,14 +164,30 @@ def _split_cpus() -> tuple[set[int], set[int]]:
     return {cpus[-1]}, set(cpus[:-1])
 
 
-def _start_all(ground: Ground, peers: list[str], against: str | None) -> list[Contestant]:
-    starters: list[Starter] = [gateway_of("authgate", _ROOT)]
+def _start_all(ground: Ground, peers: list[str], against: str | None, *, compiled: bool) -> list[Contestant]:
+    starters: list[Starter] = [gateway_of("authgate", _compiled() if compiled else _ROOT)]
     if against is not None:
         source = ground.directory / "against"
         _export(against, source)
+        if compiled and is_compilable(source):
+            _compile(source)
         starters.append(gateway_of(f"authgate@{against}", source))
     starters += [PEERS[peer] for peer in peers]
     return [start(ground) for start in starters]
+
+
+def _compiled() -> Path:
+    try:
+        return refresh(_ROOT)
+    except CompileError as error:
+        raise MissingToolError(f"{error}\nWithout --compiled, the sources are measured.") from None
+
+
+def _compile(source: Path) -> None:
+    try:
+        compile_in_place(source)
+    except CompileError as error:
+        raise BenchError(str(error)) from None
 
 
 def _export(revision: str, target: Path) -> None:
@@ -204,12 +235,13 @@ def _rounds(
     script = ground.directory / "load.lua"
     script.write_text(wrk_script(ground.consumers))
     for contestant in contestants:
-        drive(contestant.port, script, options.connections, _WARM_UP_S, ground.load_cpus)
+        contestant.script = contestant.script or script
+        drive(contestant.port, contestant.script, options.connections, _WARM_UP_S, ground.load_cpus)
     samples: dict[str, list[Sample]] = {contestant.name: [] for contestant in contestants}
     for number in range(options.rounds):
         turn = number % len(contestants)
         for contestant in contestants[turn:] + contestants[:turn]:
-            sample = measure(contestant, ground, script, options.connections, options.seconds)
+            sample = measure(contestant, ground, options.connections, options.seconds)
             samples[contestant.name].append(sample)
             print(
                 f"round {number + 1}/{options.rounds}  {contestant.name:<20}"
@@ -220,7 +252,9 @@ def _rounds(
     return samples
 
 
-def _about(options: argparse.Namespace, proxy_cpus: set[int], load_cpus: set[int]) -> dict[str, str]:
+def _about(
+    options: argparse.Namespace, proxy_cpus: set[int], load_cpus: set[int], contestants: list[Contestant]
+) -> dict[str, str]:
     """Say what was measured, on what."""
     commit = _says(["git", "-C", str(_ROOT), "describe", "--always", "--dirty", "--exclude=*"], r"\S+")
     versions = [f"authgate {commit}", f"Python {platform.python_version()}"]
@@ -234,11 +268,13 @@ def _about(options: argparse.Namespace, proxy_cpus: set[int], load_cpus: set[int
             versions.append(f"{tool} {_says([find_tool(tool), *arguments], pattern)}")
     model = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
     return {
-        "workload": f"{options.only}: API-key route, 10,000 consumers, 1,000 routes, small JSON answer",
+        "workload": f"{options.only}: one SECURE route of 1,000, 10,000 consumers, small JSON answer; all but the"
+        " API key are credentials that memory knows",
         "load": f"{options.connections} connections, {options.rounds} rounds x {options.seconds} s each,"
         f" proxy on core {_cores(proxy_cpus)}, wrk and backend on {_cores(load_cpus)}",
         "not the same": "the peers have one path prefix instead of 1,000 routes, and add no"
         " forwarding fields, request id or Via; access logs are off",
+        "build": ", ".join(f"{c.name} {c.build}" for c in contestants if c.build),
         "versions": ", ".join(versions),
         "machine": f"{model[1] if model else platform.machine()}, {os.cpu_count()} cores,"
         f" Linux {platform.release()}, load average {os.getloadavg()[0]:.2f}",

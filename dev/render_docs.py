@@ -7,7 +7,6 @@ replaced whole. `render` changes text only, so that a test can compare.
 from __future__ import annotations
 
 import ast
-import inspect
 import re
 import sys
 from collections.abc import Callable
@@ -16,12 +15,13 @@ from pathlib import Path
 
 from authgate_fast import errors, limits
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
 
 
 def limits_table() -> str:
     """Return every limit with its default and its reason, as ``limits.py`` documents it."""
-    reasons = _field_docs(limits.Limits)
+    reasons = _field_docs(ROOT / "authgate_fast" / "limits.py", "Limits")
     lines = ["| limit | default | what and why |", "| --- | --- | --- |"]
     for field in fields(limits.Limits):
         default = "none" if field.default is None else f"{field.default:g}"
@@ -30,10 +30,13 @@ def limits_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _field_docs(cls: type) -> dict[str, str]:
-    """Return the string that stands under each field of a class."""
-    (definition,) = ast.parse(inspect.getsource(cls)).body
-    assert isinstance(definition, ast.ClassDef)
+def _field_docs(source: Path, name: str) -> dict[str, str]:
+    """Return the string that stands under each field of a class; from the source, for a compiled class has none."""
+    (definition,) = (
+        node
+        for node in ast.parse(source.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef) and node.name == name
+    )
     docs: dict[str, str] = {}
     for field, text in zip(definition.body, definition.body[1:], strict=False):
         if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):

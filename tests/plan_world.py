@@ -57,6 +57,14 @@ def route(
     return template, replace(made, **more)  # type: ignore[arg-type]  # fields of a Route
 
 
+def changed(gateway: Gateway, **changes: object) -> Gateway:
+    """Return a copy of a gateway with other attributes, which remembers no path yet."""
+    other = gateway.with_hosts(gateway.hosts)
+    for name, value in changes.items():
+        setattr(other, name, value)
+    return other
+
+
 def make_snapshot(*, trusted: str = "", preserve_host: bool = False) -> Snapshot:
     catalog = Service("catalog", (BACKEND,), preserve_host=preserve_host)
     based = Service("based", (BASED,))
@@ -119,7 +127,7 @@ def _gateway(
 
 def with_star(snapshot: Snapshot) -> Snapshot:
     """Return a snapshot of the same gateways, in which the first one serves every other host too."""
-    shop = replace(snapshot.gateways["shop"], hosts=("shop.localhost", "*"))
+    shop = snapshot.gateways["shop"].with_hosts(("shop.localhost", "*"))
     return build_snapshot(2, [shop, snapshot.gateways["partner"]])
 
 

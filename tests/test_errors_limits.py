@@ -16,6 +16,7 @@ STATUSES = {
     "bad_request": 400,
     "invalid_path": 400,
     "invalid_host": 400,
+    "login_failed": 400,
     "credentials_missing": 401,
     "credentials_invalid": 401,
     "forbidden": 403,

@@ -13,7 +13,7 @@ from authgate_fast.errors import Reason
 from authgate_fast.http.request import RequestHead
 from authgate_fast.plan import finish, finish_local
 from authgate_fast.snapshot import Identity, Route, Snapshot
-from tests.plan_world import FRESH, NOW, PEER, ask, make_snapshot
+from tests.plan_world import FRESH, NOW, PEER, ask, changed, make_snapshot
 
 ANN = Identity("ann", "default", frozenset({"reader"}), float("inf"), b"X-Consumer-Id: ann\r\n",
                scopes=frozenset({"read"}), token_line=b"Authorization: Bearer t\r\n")  # fmt: skip
@@ -46,7 +46,7 @@ class Scripted:
 def world(answer: Identity | Denial | Lookup, **changes: object) -> tuple[Snapshot, Scripted]:
     snapshot = make_snapshot()
     authenticator = Scripted(answer)
-    shop = replace(snapshot.gateways["shop"], authenticator=authenticator, path_memo={}, **changes)  # type: ignore[arg-type]
+    shop = changed(snapshot.gateways["shop"], authenticator=authenticator, **changes)
     snapshot.exact[b"shop.localhost"] = snapshot.gateways["shop"] = shop
     snapshot.credential_fields = frozenset(authenticator.credential_fields)
     return snapshot, authenticator
@@ -204,7 +204,7 @@ def replace_client(found: Pending, client: Client) -> Pending:
 def test_behind_a_trusted_proxy_the_address_it_names_is_counted(forwarded: bytes, counted: str) -> None:
     snapshot, _ = world(WRONG)
     trusting = make_snapshot(trusted="10.0.0.0/8").gateways["shop"].trusted_proxies
-    shop = replace(snapshot.gateways["shop"], trusted_proxies=trusting)
+    shop = changed(snapshot.gateways["shop"], trusted_proxies=trusting)
     snapshot.exact[b"shop.localhost"] = shop
     client = guarded(1, 100, "10.0.0.9")
     guard = client.guard

@@ -6,7 +6,7 @@ import hashlib
 import secrets
 import zlib
 from hmac import compare_digest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from authgate_fast.auth.interface import NO_ENDPOINTS, Denial, Lookup, Presented
 from authgate_fast.errors import Reason
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from authgate_fast.http.request import RequestHead
     from authgate_fast.snapshot import Consumers, Identity, Route
 
-KEY_PREFIX = "agk_"
-MAX_KEY_BYTES = 512
-_BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_SECRET_LENGTH = 43
-_CHECKSUM_LENGTH = 6
-_sha256 = hashlib.sha256
+KEY_PREFIX: Final = "agk_"
+MAX_KEY_BYTES: Final = 512
+_BASE62: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_SECRET_LENGTH: Final = 43
+_CHECKSUM_LENGTH: Final = 6
+_sha256: Final = hashlib.sha256
 
 
 class ApiKeyAuthenticator:

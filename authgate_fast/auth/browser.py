@@ -37,13 +37,10 @@ _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01
 
 def field_value(head: RequestHead, wanted: bytes) -> bytes | None:
     """Return the value of a field given by its lower-case name; None without it, b"" if it stands twice."""
-    found: bytes | None = None
-    for name, value in head.fields:
-        if len(name) == len(wanted) and name.translate(_LOWER_CASE) == wanted:
-            if found is not None:
-                return b""
-            found = value.strip(b" \t")
-    return found
+    found = head.values(wanted)
+    if not found:
+        return None
+    return found[0] if len(found) == 1 else b""
 
 
 def is_navigation(head: RequestHead) -> bool:

@@ -113,7 +113,9 @@ class _Check:
         segments = route.template.segments
         reserved = {"JWT": b"auth", "BFF": b"bff"}.get(kind)
         if len(segments) > 1 and isinstance(segments[0], Literal) and segments[0].value == reserved:
-            message = f"a {kind} gateway answers /{reserved.decode('ascii')}/* itself, so no request gets here"
+            message = (
+                f"a {kind} gateway answers /{reserved.decode('ascii')}/* itself, so no request gets here"
+            )
             yield self.problem(key, ("public_path",), f'"{route.public_path}"', message)
         if route.scopes and kind in ("API_KEY", "BASIC", "JWT"):
             message = f"a credential of a {kind} gateway carries no scopes, so nobody could call this route"

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
@@ -349,7 +348,7 @@ class Configuration:
                 continue
             hosts = tuple(host for host in house.document.hosts if self._hosts.holder(host) == name)
             if hosts != gateway.hosts:
-                gateway = house.compiled = replace(gateway, hosts=hosts)
+                gateway = house.compiled = gateway.with_hosts(hosts)
             yield gateway
 
     def _settle_routes(self, gateway: str, before: list[RouteClash], now: list[RouteClash]) -> None:

@@ -8,25 +8,30 @@ follows the last chunk is never looked at, so the caller knows to the byte where
 from __future__ import annotations
 
 import re
+from typing import Final
 
-_SIZE_LINE = re.compile(
+_SIZE_LINE: Final = re.compile(
     rb"([0-9A-Fa-f]{1,15})"
     rb"(?:[ \t]*;[ \t]*[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
     rb"(?:[ \t]*=[ \t]*(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
     rb'|"(?:[\t \x21\x23-\x5b\x5d-\x7e]|\\[\t \x21-\x7e])*"))?)*'
 )
-_TRAILER_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t \x21-\x7e\x80-\xff]*")
+_TRAILER_LINE: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t \x21-\x7e\x80-\xff]*")
 
-MAX_LINE_BYTES = 1_024
+MAX_LINE_BYTES: Final = 1_024
 """One chunk-size line; no honest sender comes near it."""
-MAX_TRAILER_BYTES = 8_192
+MAX_TRAILER_BYTES: Final = 8_192
 """All trailer fields of a message together."""
-MAX_OVERHEAD_BYTES = 65_536
+MAX_OVERHEAD_BYTES: Final = 65_536
 """Framing bytes a client may spend beyond one for each body byte: stops floods of tiny chunks."""
-MAX_RESPONSE_OVERHEAD_BYTES = 16_777_216
+MAX_RESPONSE_OVERHEAD_BYTES: Final = 16_777_216
 """The same for a backend, which may well flush word by word."""
 
-_SIZE, _DATA, _DATA_END, _TRAILER, _DONE = range(5)
+_SIZE: Final = 0
+_DATA: Final = 1
+_DATA_END: Final = 2
+_TRAILER: Final = 3
+_DONE: Final = 4
 
 
 class FramingError(ValueError):
@@ -38,7 +43,7 @@ def encode_chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-LAST_CHUNK = b"0\r\n\r\n"
+LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
 class ChunkedDecoder:

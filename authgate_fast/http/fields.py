@@ -8,31 +8,33 @@ client must not smuggle ``X_Consumer_Id`` past us. Everything here is bytes.
 
 from __future__ import annotations
 
-END_TO_END = 0
-DROP = 1
-HOST = 2
-CONTENT_LENGTH = 3
-TRANSFER_ENCODING = 4
-CONNECTION = 5
-EXPECT = 6
-REQUEST_ID = 7
-FORWARDED_FOR = 8
-FORWARDED_PROTO = 9
-FORWARDED_HOST = 10
-CREDENTIAL = 11
-DATE = 12
-KEEP_ALIVE = 13
+from typing import Final
 
-MEMO_LIMIT = 4_096
+END_TO_END: Final = 0
+DROP: Final = 1
+HOST: Final = 2
+CONTENT_LENGTH: Final = 3
+TRANSFER_ENCODING: Final = 4
+CONNECTION: Final = 5
+EXPECT: Final = 6
+REQUEST_ID: Final = 7
+FORWARDED_FOR: Final = 8
+FORWARDED_PROTO: Final = 9
+FORWARDED_HOST: Final = 10
+CREDENTIAL: Final = 11
+DATE: Final = 12
+KEEP_ALIVE: Final = 13
+
+MEMO_LIMIT: Final = 4_096
 """Spellings remembered at most; a client that invents names only costs itself the slow path."""
-MEMO_NAME_BYTES = 64
+MEMO_NAME_BYTES: Final = 64
 """Longer names are not remembered, so that a memo full of invented names stays below a megabyte."""
 
-_FOLD = bytes.maketrans(b"_.ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"--abcdefghijklmnopqrstuvwxyz")
-_LOWER = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"abcdefghijklmnopqrstuvwxyz")
+_FOLD: Final = bytes.maketrans(b"_.ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"--abcdefghijklmnopqrstuvwxyz")
+_LOWER: Final = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"abcdefghijklmnopqrstuvwxyz")
 
 # RFC 9110 section 7.6.1. TE and Trailer go too, because trailers are not forwarded.
-_HOP_BY_HOP = frozenset(
+HOP_BY_HOP: Final = frozenset(
     {
         b"keep-alive",
         b"proxy-connection",
@@ -46,7 +48,7 @@ _HOP_BY_HOP = frozenset(
 )
 
 # Who is calling is for the gateway to say (DESIGN section 5).
-_IDENTITY = frozenset(
+_IDENTITY: Final = frozenset(
     {
         b"x-gateway-id",
         b"x-credential-id",
@@ -59,11 +61,11 @@ _IDENTITY = frozenset(
         b"remote-user",
     }
 )
-_IDENTITY_PREFIXES = (b"x-consumer-", b"x-user-", b"x-authenticated-")
+_IDENTITY_PREFIXES: Final = (b"x-consumer-", b"x-user-", b"x-authenticated-")
 
 # Fields by which a client could tell a backend another address, path or method than the one that was
 # routed and authorised. ``Proxy`` is the httpoxy trick.
-_CLAIMS = frozenset(
+_CLAIMS: Final = frozenset(
     {
         b"forwarded",
         b"x-real-ip",
@@ -79,9 +81,9 @@ _CLAIMS = frozenset(
         b"proxy",
     }
 )
-_CLAIM_PREFIXES = (b"x-forwarded-", b"x-original-")
+_PREFIXES: Final = (*_IDENTITY_PREFIXES, b"x-forwarded-", b"x-original-")
 
-_REQUEST = {
+_REQUEST: Final = {
     b"host": HOST,
     b"content-length": CONTENT_LENGTH,
     b"transfer-encoding": TRANSFER_ENCODING,
@@ -93,7 +95,7 @@ _REQUEST = {
     b"x-forwarded-host": FORWARDED_HOST,
 }
 
-_RESPONSE = {
+_RESPONSE: Final = {
     b"content-length": CONTENT_LENGTH,
     b"transfer-encoding": TRANSFER_ENCODING,
     b"connection": CONNECTION,
@@ -109,10 +111,12 @@ _RESPONSE = {
 
 # What Connection may not nominate for removal (CONVENTIONS section 6): without them the backend would
 # see another request than the one that was checked.
-PROTECTED = frozenset({b"authorization", b"cookie", b"via", b"content-type", b"content-encoding", b"range"})
+PROTECTED: Final = frozenset(
+    {b"authorization", b"cookie", b"via", b"content-type", b"content-encoding", b"range"}
+)
 
 _response_memo: dict[bytes, int] = {}
-plain_response_names: set[bytes] = set()
+plain_response_names: Final[set[bytes]] = set()
 """Spellings of response fields that were seen and mean nothing to a proxy; filled by `classify_response`."""
 
 
@@ -126,11 +130,10 @@ def is_reserved(name: bytes) -> bool:
     folded = name.translate(_FOLD)
     return (
         folded in _REQUEST
-        or folded in _HOP_BY_HOP
+        or folded in HOP_BY_HOP
         or folded in _IDENTITY
         or folded in _CLAIMS
-        or folded.startswith(_IDENTITY_PREFIXES)
-        or folded.startswith(_CLAIM_PREFIXES)
+        or folded.startswith(_PREFIXES)
     )
 
 

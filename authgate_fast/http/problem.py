@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import Final
 
 import orjson
 
@@ -16,15 +17,15 @@ def _reason_phrase(status: int) -> str:
         return ""
 
 
-STATUS_LINES: dict[int, bytes] = {
+STATUS_LINES: Final[dict[int, bytes]] = {
     status: f"HTTP/1.1 {status} {_reason_phrase(status)}\r\n".encode("ascii") for status in range(100, 1000)
 }
 """The status line for every three-digit code; the reason phrase is the registered one, or empty."""
 
-STATUS_STARTS: dict[int, bytes] = {status: line[:-2] for status, line in STATUS_LINES.items()}
+STATUS_STARTS: Final[dict[int, bytes]] = {status: line[:-2] for status, line in STATUS_LINES.items()}
 """The same without CRLF, for heads whose field block begins with one."""
 
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 def problem_response(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from ipaddress import IPv6Address
+from typing import Final
 
 from authgate_fast.errors import Reason
 from authgate_fast.http.fields import (
@@ -31,23 +32,23 @@ from authgate_fast.http.fields import (
 
 # RFC 9110 section 9 and the registered methods a proxy can pass on without knowing more about them.
 # CONNECT would make a tunnel and TRACE would show a client the fields we add: neither is served.
-METHODS = frozenset(
+METHODS: Final = frozenset(
     b"GET HEAD POST PUT DELETE OPTIONS PATCH "
     b"PROPFIND PROPPATCH MKCOL COPY MOVE LOCK UNLOCK SEARCH REPORT MKACTIVITY CHECKOUT MERGE "
     b"BIND REBIND UNBIND ACL MKCALENDAR LINK UNLINK PURGE SUBSCRIBE UNSUBSCRIBE NOTIFY M-SEARCH QUERY".split()
 )
 
 # RFC 9110 section 9.2.2
-IDEMPOTENT = frozenset(
+IDEMPOTENT: Final = frozenset(
     (b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"PROPFIND", b"SEARCH", b"REPORT", b"QUERY")
 )
 
-DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
-_NO_NAMES: frozenset[bytes] = frozenset()
-_OWN_OPTIONS = frozenset((b"close", b"keep-alive", b"upgrade", b"te"))
-_LENGTH = re.compile(rb"[0-9]{1,18}")
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
-_HOST = re.compile(
+DEFAULT_PORTS: Final = {b"http": b":80", b"https": b":443"}
+_NO_NAMES: Final[frozenset[bytes]] = frozenset()
+_OWN_OPTIONS: Final = frozenset((b"close", b"keep-alive", b"upgrade", b"te"))
+_LENGTH: Final = re.compile(rb"[0-9]{1,18}")
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_HOST: Final = re.compile(
     rb"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]|\.(?=[A-Za-z0-9_]))*\.?|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?"
 )
 
@@ -69,6 +70,7 @@ class RequestHead:
         "fields",
         "forwarded",
         "host",
+        "is_read",
         "lines",
         "method",
         "minor",
@@ -93,13 +95,16 @@ class RequestHead:
         self.forwarded: dict[int, bytes] | None = None
         self.request_id = b""
         self.nominated: frozenset[bytes] = _NO_NAMES
+        self.is_read = False
 
     @property
     def has_body(self) -> bool:
         return self.chunked or self.content_length > 0
 
     def read(self, memo: dict[bytes, int], credential_fields: frozenset[bytes]) -> Reason | None:
-        """Read all fields; return why the request must be refused, or None."""
+        """Read all fields, unless `http.plain` did; return why the request must be refused, or None."""
+        if self.is_read:
+            return None
         lines = self.lines
         hosts = 0
         for name, value in self.fields:
@@ -116,7 +121,7 @@ class RequestHead:
                     self.presented = []
                 self.presented.append((lower(name), value.strip(b" \t")))
             elif code != DROP:
-                reason = self._read_special(code, value)
+                reason = self.read_special(code, value)
                 if reason is not None:
                     return reason
         if self.nominated:
@@ -143,7 +148,17 @@ class RequestHead:
             return None
         return b"%b://%b" % (scheme, lower(host).removesuffix(DEFAULT_PORTS[scheme]))
 
-    def _read_special(self, code: int, value: bytes) -> Reason | None:
+    def values(self, wanted: bytes) -> list[bytes]:
+        """Return the values of an end-to-end field, given by its lower-case name, after `read`."""
+        found = []
+        size = len(wanted)
+        for line in self.lines:
+            if line[size : size + 1] == b":" and lower(line[:size]) == wanted:
+                found.append(line[size + 1 :].strip(b" \t\r\n"))
+        return found
+
+    def read_special(self, code: int, value: bytes) -> Reason | None:
+        """Read a field that means something to a gateway; return why it must be refused, or None."""
         if code == CONTENT_LENGTH:
             # RFC 9112 section 6.3 lets equal values be merged; stricter: one field, plain digits.
             value = value.strip(b" \t")

@@ -7,6 +7,7 @@ differently is an upstream_protocol_error, never repaired.
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from authgate_fast.http.fields import (
     CONNECTION,
@@ -22,12 +23,12 @@ from authgate_fast.http.fields import (
 )
 
 # The parser leaves white space behind a value, which is not part of it (RFC 9110 section 5.5).
-_LENGTH = re.compile(rb"[0-9]{1,18}[ \t]*")
-_BEFORE_COOKIE_NAME = b" \t="
-_KEEP_ALIVE_LINE = b"\r\nConnection: keep-alive\r\n"
-_KEEP_ALIVE_TIMEOUT = re.compile(rb"(?:.*[, ])?timeout=([0-9]{1,6})(?:[, ].*)?")
+_LENGTH: Final = re.compile(rb"[0-9]{1,18}[ \t]*")
+_BEFORE_COOKIE_NAME: Final = b" \t="
+_KEEP_ALIVE_LINE: Final = b"\r\nConnection: keep-alive\r\n"
+_KEEP_ALIVE_TIMEOUT: Final = re.compile(rb"(?:.*[, ])?timeout=([0-9]{1,6})(?:[, ].*)?")
 
-_NOT_NOMINATED = {
+_NOT_NOMINATED: Final = {
     b"content-length",
     b"transfer-encoding",
     b"set-cookie",
@@ -39,8 +40,14 @@ _NOT_NOMINATED = {
 }
 
 
-OWN_COOKIES = b"AUTHGATE_BFF_"
+OWN_COOKIES: Final = b"AUTHGATE_BFF_"
 """How the names of all cookies begin that a BFF gateway itself sets."""
+
+
+def keep_alive_timeout(value: bytes) -> int:
+    """Return the seconds that a Keep-Alive value announces (RFC 2068 section 19.7.1.1), or -1."""
+    match = _KEEP_ALIVE_TIMEOUT.fullmatch(lower(value))
+    return -1 if match is None else int(match.group(1))  # 1 to 6 ASCII digits
 
 
 class ResponseHead:
@@ -129,13 +136,13 @@ class ResponseHead:
                 self.error = "a Transfer-Encoding other than one 'chunked' on HTTP/1.1"
             self.chunked = True
         elif code == KEEP_ALIVE:
-            match = _KEEP_ALIVE_TIMEOUT.fullmatch(lower(value))
-            if match is not None:
-                self.keep_alive_s = int(match.group(1))  # 1 to 6 ASCII digits
+            timeout_s = keep_alive_timeout(value)
+            if timeout_s >= 0:
+                self.keep_alive_s = timeout_s
 
     def _rewritten(self, block: bytes, nominated: set[bytes]) -> bytes:
         lines = [b""]
-        for line in block[2:-2].split(b"\r\n"):
+        for line in block.removeprefix(b"\r\n").removesuffix(b"\r\n").split(b"\r\n"):
             name = line.partition(b":")[0]
             code = classify_response(name)
             stays = code in (END_TO_END, DATE) or (code == CONTENT_LENGTH and not self._may_not_have_length())

@@ -240,7 +240,7 @@ def _read_login(local: Local, body: bytes) -> tuple[bytes, bytes] | None:
 def _read_body(local: Local, body: bytes, names: tuple[str, ...]) -> dict[str, str]:
     """Return the fields of a JSON body, which are exactly `names`, all of them texts."""
     shape = "{" + ", ".join(f'"{name}": "..."' for name in names) + "}"
-    kinds = [value for name, value in local.head.fields if name.lower() == b"content-type"]
+    kinds = local.head.values(b"content-type")
     # Other types come from plain HTML forms, which any site can make a browser send.
     if len(kinds) != 1 or kinds[0].partition(b";")[0].strip(b" \t").lower() != b"application/json":
         raise _BadRequestError(f"Send {shape} with Content-Type: application/json.")

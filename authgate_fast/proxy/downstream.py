@@ -7,12 +7,11 @@ one head, one read and the write buffer.
 
 from __future__ import annotations
 
-import asyncio
 import re
 import select
 import struct
 from socket import SO_LINGER, SOL_SOCKET
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from authgate_fast.decision import Allowed, Client, Forward, Local, Pending, Plan, Redirect, Refusal, Reply
 from authgate_fast.errors import TABLE, Reason
@@ -23,27 +22,37 @@ from authgate_fast.proxy.exchange import Exchange
 from authgate_fast.proxy.waiting import LocalExchange, Waiting
 
 if TYPE_CHECKING:
+    import asyncio
+
     from authgate_fast.auth.interface import Denial
     from authgate_fast.proxy.context import Context
     from authgate_fast.snapshot import Identity
 
-_IDLE, _HEAD, _BUSY, _LINGER, _CLOSED = range(5)
+_IDLE: Final = 0
+_HEAD: Final = 1
+_BUSY: Final = 2
+_LINGER: Final = 3
+_CLOSED: Final = 4
 
-WRITE_HIGH_WATER = 131_072
+WRITE_HIGH_WATER: Final = 131_072
 """Bytes that may wait for a slow client before its backend is paused."""
-MAX_SERVED_AT_ONCE = 32
+MAX_SERVED_AT_ONCE: Final = 32
 """Pipelined requests that the gateway answers by itself before it turns to other connections."""
 CLIENT_GONE_AFTER_S = 1.0
 """How long a client that half-closed may still wait for its answer before it counts as gone."""
 
 _BARE_LINE_END = re.compile(rb"(?<!\r)\n|\r(?![\n])[^\n]|\A[^!#$%&'*+\-.^_`|~0-9A-Za-z\r]", re.DOTALL)
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-_REQUEST_LINE_EXTRA = 64  # a method, two spaces, a version and the end of the line are never longer
-_EMPTY_LINES = re.compile(rb"(?:\r\n)*")
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+_REQUEST_LINE_EXTRA: Final = 64  # a method, two spaces, a version and the end of the line are never longer
+_HEX: Final = [b"%x" % number for number in range(4_096)]
+_EMPTY_LINES: Final = re.compile(rb"(?:\r\n)*")
 
 
-class Downstream(asyncio.Protocol):
-    """Fields by lifetime: the connection's, then the current request's."""
+class Downstream:
+    """An `asyncio.Protocol` by its methods only: a base class that is not compiled would slow every access.
+
+    Fields by lifetime: the connection's, then the current request's.
+    """
 
     __slots__ = (
         "buffer",
@@ -145,19 +154,19 @@ class Downstream(asyncio.Protocol):
                 self.buffer = data
                 self.pause()
                 break
-            if data[:2] == b"\r\n":
+            if data.startswith(b"\r\n"):
                 # RFC 9112 section 2.2. All of them: how many one read holds must make no difference.
                 data = data[_EMPTY_LINES.match(data).end() :]  # type: ignore[union-attr]  # matches anything
                 looked_at = 0
-            end = data.find(b"\r\n\r\n") + 4
-            if end == 3:
+            start, found, rest = data.partition(b"\r\n\r\n")
+            if not found:
                 if data:
                     self._await_head(data, looked_at)
                 break
+            end = len(start) + 4
             if end > self.context.limits.max_head_bytes:
                 self._refuse(Refusal(self._what_is_too_large(data), self._next_id()), None, b"")
                 break
-            rest = data[end:]
             self._begin(data[:end] if rest else data, rest)
             data = self.buffer
             served += 1
@@ -210,10 +219,14 @@ class Downstream(asyncio.Protocol):
         context.counters.requests += 1
         self.phase = _IDLE
         self.sequence += 1
-        request_id = b"%b-%x" % (self.id_base, self.sequence)
+        sequence = self.sequence
+        request_id = b"%b-%b" % (
+            self.id_base,
+            _HEX[sequence] if sequence < len(_HEX) else b"%x" % sequence,
+        )
         head: RequestHead | Reason = Reason.INTERNAL_ERROR
         try:
-            head = context.request_reader.read(head_bytes, context.limits.max_fields)
+            head = context.request_reader.read(head_bytes, context.limits.max_fields, context.snapshot)
             if head.__class__ is not RequestHead:
                 self._refuse(Refusal(head, request_id), None, rest)  # type: ignore[arg-type]  # it is a Reason
                 return

@@ -193,8 +193,8 @@ class Exchange:
                 block = self._without_own_cookies(block)
             self.downstream.write(b"%b%b\r\n" % (STATUS_STARTS[response.status], block))
 
-    def response_head(self, response: ResponseHead, framing: bytes) -> bytes:
-        """Write the response head anew for the client, `framing` being its framing field line or b""."""
+    def response_head(self, response: ResponseHead, framing: bytes, body: bytes = b"") -> bytes:
+        """Write the response head anew for the client, `framing` being its framing line or b""; `body` follows."""
         self.response_begun = True
         self.sent = None
         if not self.request_done or self.context.draining:
@@ -202,15 +202,14 @@ class Exchange:
         block = response.block
         if OWN_COOKIES in block:
             block = self._without_own_cookies(block)
-        return b"".join(
-            (
-                STATUS_STARTS[response.status],
-                block,
-                framing,
-                b"" if response.has_date else self.context.date_line,
-                b"Via: 1.1 authgate\r\nX-Request-ID: %b\r\n" % self.forward.request_id,
-                b"Connection: close\r\n\r\n" if self.close_after else b"\r\n",
-            )
+        return b"%b%b%b%bVia: 1.1 authgate\r\nX-Request-ID: %b\r\n%b%b" % (
+            STATUS_STARTS[response.status],
+            block,
+            framing,
+            b"" if response.has_date else self.context.date_line,
+            self.forward.request_id,
+            b"Connection: close\r\n\r\n" if self.close_after else b"\r\n",
+            body,
         )
 
     def _without_own_cookies(self, block: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Head parsing with httptools, one parser per worker and direction.
+"""Head parsing, by `http.plain` where it can, else with httptools, one parser per worker and direction.
 
 A parser only ever sees complete heads (up to and with the empty line), so it is busy only inside one
 call and every connection can share it; what follows a head is framed by `http.chunked` or by a
@@ -9,21 +9,24 @@ replaced. Callbacks stay free of exceptions: httptools would swallow them.
 from __future__ import annotations
 
 import re
+from typing import Final
 
 import httptools
 
 from authgate_fast.errors import Reason
 from authgate_fast.http.fields import plain_response_names
+from authgate_fast.http.plain import Memo, read_plain_request, read_plain_response
 from authgate_fast.http.request import RequestHead
 from authgate_fast.http.response import ResponseHead
+from authgate_fast.snapshot import Snapshot
 
 # The first 12 bytes of a status line -> (status, minor version). The parser has checked what follows them.
-_STATUS = {
+_STATUS: Final = {
     b"HTTP/1.%d %d" % (minor, status): (status, minor) for minor in (0, 1) for status in range(100, 1000)
 }
-_SHORTEST_FIELD = 4  # bytes of "a:" and CRLF
-_METHOD_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32} ")
-_OTHER_VERSION = re.compile(rb"HTTP/[0-9](?:\.[0-9])?\r\n")
+_SHORTEST_FIELD: Final = 4  # bytes of "a:" and CRLF
+_METHOD_TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32} ")
+_OTHER_VERSION: Final = re.compile(rb"HTTP/[0-9](?:\.[0-9])?\r\n")
 
 
 class _Sink:
@@ -77,14 +80,28 @@ class _ResponseSink(_Sink):
 class RequestReader:
     """Reads request heads."""
 
-    __slots__ = ("_parser", "_sink")
+    __slots__ = ("_memo", "_parser", "_sink", "_snapshot")
 
     def __init__(self) -> None:
+        self._memo = Memo()
+        self._snapshot: Snapshot | None = None  # the one that the memo's lines were classified for
         self._sink = _RequestSink()
         self._parser = httptools.HttpRequestParser(self._sink)
 
-    def read(self, data: bytes, max_fields: int) -> RequestHead | Reason:
-        """Parse `data`, one complete request head and nothing else."""
+    def read(self, data: bytes, max_fields: int, snapshot: Snapshot | None = None) -> RequestHead | Reason:
+        """Parse `data`, one complete request head and nothing else.
+
+        With a `snapshot`, a plain head is also read for its gateways, and needs no parser.
+        """
+        if snapshot is not None:
+            if snapshot is not self._snapshot:
+                self._snapshot = snapshot
+                self._memo = Memo()
+            head = read_plain_request(
+                data, max_fields, self._memo, snapshot.field_memo, snapshot.credential_fields
+            )
+            if head is not None:
+                return head
         sink = self._sink
         sink.reset()
         try:
@@ -137,19 +154,29 @@ class RequestReader:
 class ResponseReader:
     """Reads response heads."""
 
-    __slots__ = ("_parser", "_sink")
+    __slots__ = ("_memo", "_parser", "_sink")
 
     def __init__(self) -> None:
+        self._memo = Memo()
         self._sink = _ResponseSink()
         self._parser = httptools.HttpResponseParser(self._sink)
 
     def read(self, data: bytes, end: int, max_fields: int) -> ResponseHead | str:
         """Parse the head in ``data[:end]``; a str says what is wrong with it.
 
-        The usual response is a head with its whole body in one read: it is fed whole, which leaves
-        the parser clean for the next one. Bytes behind the head that cannot be body might have reached
-        the same callbacks (trailers, another response): then the head is read again, alone.
+        A plain one needs no parser. Else the usual response is a head with its whole body in one read: it is
+        fed whole, which leaves the parser clean for the next one. Bytes behind the head that cannot be body
+        might have reached the same callbacks (trailers, another response): then the head is read again, alone.
         """
+        plain = self.read_plain(data[: end - 4], max_fields)
+        return plain if plain is not None else self.read_parsed(data, end, max_fields)
+
+    def read_plain(self, head: bytes, max_fields: int) -> ResponseHead | None:
+        """Read a head without its empty line if it is a plain one."""
+        return read_plain_response(head, max_fields, self._memo)
+
+    def read_parsed(self, data: bytes, end: int, max_fields: int) -> ResponseHead | str:
+        """Do what `read` does, with the parser."""
         sink = self._sink
         sink.reset()
         try:

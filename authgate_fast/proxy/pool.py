@@ -92,7 +92,8 @@ class Pool:
         timeout_s = exchange.forward.route.settings.connect_timeout_s
         try:
             async with asyncio.timeout(timeout_s):
-                _, upstream = await self._context.loop.create_connection(
+                upstream: Upstream
+                _, upstream = await self._context.loop.create_connection(  # type: ignore[type-var]  # by its methods
                     lambda: Upstream(self._context, self),
                     self._host,
                     self._port,
@@ -103,8 +104,8 @@ class Pool:
             self._failed(exchange, Reason.UPSTREAM_TIMEOUT, f"no connection within {timeout_s:g} s")
         except (OSError, UnicodeError) as error:  # ssl.SSLError and socket.gaierror are OSErrors
             self._failed(exchange, Reason.UPSTREAM_UNREACHABLE, f"{error}")
-        except Exception as error:  # a bug of ours must not leave a client without an answer
-            self._failed(exchange, Reason.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
+        except Exception as bug:  # of ours: it must not leave a client without an answer
+            self._failed(exchange, Reason.INTERNAL_ERROR, f"{type(bug).__name__}: {bug}")
         except BaseException:
             self.open -= 1
             raise
@@ -134,19 +135,26 @@ class Pool:
 class Pools:
     """All pools of a worker."""
 
-    __slots__ = ("_by_endpoint", "_context", "_tasks")
+    __slots__ = ("_by_endpoint", "_context", "_last", "_last_target", "_tasks")
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._by_endpoint: dict[tuple[str, str, int], Pool] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._last_target: Target | None = None
+        self._last: Pool | None = None
 
     def get(self, target: Target) -> Pool:
         """Return the pool of a target's endpoint."""
+        last = self._last
+        if last is not None and target is self._last_target:
+            return last
         endpoint = target.endpoint
         pool = self._by_endpoint.get(endpoint)
         if pool is None:
             pool = self._by_endpoint[endpoint] = Pool(self._context, target, self._tasks)
+        self._last_target = target
+        self._last = pool
         return pool
 
     def check_time(self) -> None:
@@ -155,6 +163,7 @@ class Pools:
             pool.check_time()
             if not pool.open:
                 del self._by_endpoint[endpoint]
+                self._last = None
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Return open and idle connections by endpoint, for /status."""

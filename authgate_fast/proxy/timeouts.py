@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import time
 from email.utils import formatdate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from authgate_fast.proxy.context import Context
 
 TICK_S = 0.25
-TICKS_PER_SWEEP = 4
+TICKS_PER_SWEEP: Final = 4
 
 
 class Ticker:

@@ -7,8 +7,7 @@ an idle connection ends it.
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from authgate_fast.errors import Reason
 from authgate_fast.http.chunked import (
@@ -21,18 +20,26 @@ from authgate_fast.http.chunked import (
 from authgate_fast.http.response import ResponseHead
 
 if TYPE_CHECKING:
+    import asyncio
+
     from authgate_fast.proxy.context import Context
     from authgate_fast.proxy.exchange import Exchange
     from authgate_fast.proxy.pool import Pool
 
-_HEAD, _LENGTH, _CHUNKED, _UNTIL_CLOSE = range(4)
+_HEAD: Final = 0
+_LENGTH: Final = 1
+_CHUNKED: Final = 2
+_UNTIL_CLOSE: Final = 3
 
-WRITE_HIGH_WATER = 131_072
+WRITE_HIGH_WATER: Final = 131_072
 """Bytes that may wait to be sent before the other side is paused."""
 
 
-class Upstream(asyncio.Protocol):
-    """Fields by lifetime: the connection's first, then those of one exchange, which end as they began."""
+class Upstream:
+    """An `asyncio.Protocol` by its methods only: a base class that is not compiled would slow every access.
+
+    Fields by lifetime: the connection's first, then those of one exchange, which end as they began.
+    """
 
     __slots__ = (
         "buffer",
@@ -125,8 +132,8 @@ class Upstream(asyncio.Protocol):
     def _read_head(self, data: bytes, exchange: Exchange) -> None:
         limits = self.context.limits
         while True:
-            end = data.find(b"\r\n\r\n") + 4
-            if end == 3:
+            head, found, body = data.partition(b"\r\n\r\n")
+            if not found:
                 if len(data) > limits.max_head_bytes:
                     self._fail(exchange, "a response head over max_head_bytes")
                 elif not data.startswith(b"HTTP/1."[: len(data)]):
@@ -134,10 +141,14 @@ class Upstream(asyncio.Protocol):
                 else:
                     self.buffer = data
                 return
+            end = len(head) + 4
             if end > limits.max_head_bytes:
                 self._fail(exchange, "a response head over max_head_bytes")
                 return
-            response = self.context.response_reader.read(data, end, limits.max_fields)
+            reader = self.context.response_reader
+            response: ResponseHead | str | None = reader.read_plain(head, limits.max_fields)
+            if response is None:
+                response = reader.read_parsed(data, end, limits.max_fields)
             if response.__class__ is not ResponseHead:
                 self._fail(exchange, str(response))
                 return
@@ -154,31 +165,29 @@ class Upstream(asyncio.Protocol):
                 return
             if response.status != 100:
                 exchange.send_interim(response)
-            data = data[end:]
-            if not data:
+            if not body:
                 return
-        self._read_body_start(response, data, end, exchange)
+            data = body
+        self._read_body_start(response, body, exchange)
 
-    def _read_body_start(self, response: ResponseHead, data: bytes, end: int, exchange: Exchange) -> None:
+    def _read_body_start(self, response: ResponseHead, body: bytes, exchange: Exchange) -> None:
         """Choose the framing of the body (RFC 9112 section 6.3) and pass on head and first bytes in one write."""
         self.must_close = response.close
         self.keep_alive_s = response.keep_alive_s
-        size = len(data)
+        have = len(body)
         length = response.content_length
         if response.has_no_body(exchange.method):
             # A body that was announced may still come, wrongly: it must not become the next answer.
-            if size > end or length > 0 or response.chunked:
+            if body or length > 0 or response.chunked:
                 self.must_close = True
             exchange.downstream.write(exchange.response_head(response, b""))
             self._complete(exchange)
         elif length >= 0:
-            head = exchange.response_head(response, b"")
-            have = size - end
             if have > length:
                 self.must_close = True
-                data = data[: end + length]
+                body = body[:length]
                 have = length
-            exchange.downstream.write(head + data[end:] if have else head)
+            exchange.downstream.write(exchange.response_head(response, b"", body))
             if have == length:
                 self._complete(exchange)
             else:
@@ -194,10 +203,9 @@ class Upstream(asyncio.Protocol):
             if response.chunked:
                 self.phase = _CHUNKED
                 self.decoder = ChunkedDecoder(MAX_RESPONSE_OVERHEAD_BYTES)
-                self._read_chunks(data[end:], exchange, head)
+                self._read_chunks(body, exchange, head)
                 return
             self.phase = _UNTIL_CLOSE
-            body = data[end:]
             exchange.downstream.write(head + encode_chunk(body) if body and self.chunk_out else head + body)
 
     def _read_chunks(self, data: bytes, exchange: Exchange, head: bytes) -> None:

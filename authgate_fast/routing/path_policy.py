@@ -13,28 +13,29 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import Final
 from urllib.parse import unquote_to_bytes
 
-ALLOWABLE = frozenset({"double_slash", "semicolon", "encoded_slash"})
+ALLOWABLE: Final = frozenset({"double_slash", "semicolon", "encoded_slash"})
 
 # An encoded percent sign inside an encoded percent sign, and so on. Nobody writes the third layer in
 # earnest; the bound keeps a target full of %2525... from costing time quadratic in its length.
-_MAX_LAYERS = 4
+_MAX_LAYERS: Final = 4
 
 # RFC 3986 pchar without ';' and '%', and the three characters that browsers send raw besides.
-_PLAIN = rb"A-Za-z0-9_~!$&'()*+,=:@|\[\]\-"
-_plain_path = re.compile(
+_PLAIN: Final = rb"A-Za-z0-9_~!$&'()*+,=:@|\[\]\-"
+_plain_path: Final = re.compile(
     rb"/(?:[" + _PLAIN + rb"][" + _PLAIN + rb".]*+(?:/[" + _PLAIN + rb"][" + _PLAIN + rb".]*+)*+/?)?"
 ).fullmatch
 
-_find_stranger = re.compile(rb"[^" + _PLAIN + rb".;%/]").search
-_find_bad_escape = re.compile(rb"%(?![0-9A-Fa-f]{2})").search
-_find_control = re.compile(rb"[\x00-\x1f\x7f]").search
+_find_stranger: Final = re.compile(rb"[^" + _PLAIN + rb".;%/]").search
+_find_bad_escape: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})").search
+_find_control: Final = re.compile(rb"[\x00-\x1f\x7f]").search
 # A segment that is one or two dots, also when a path parameter follows.
-_find_dot_segment = re.compile(rb"/\.\.?(?=[/;]|\Z)").search
+_find_dot_segment: Final = re.compile(rb"/\.\.?(?=[/;]|\Z)").search
 # . / \ ; and control bytes: harmless nowhere below the first layer of encoding.
-_find_hidden = re.compile(rb"%(?:[01][0-9A-Fa-f]|2[EeFf]|3[Bb]|5[Cc]|7[Ff])").search
-_clean_query = re.compile(rb"[!\"$-~]*+").fullmatch
+_find_hidden: Final = re.compile(rb"%(?:[01][0-9A-Fa-f]|2[EeFf]|3[Bb]|5[Cc]|7[Ff])").search
+_clean_query: Final = re.compile(rb"[!\"$-~]*+").fullmatch
 
 Segments = tuple[list[bytes], list[bytes]]
 
@@ -57,7 +58,7 @@ class PathPolicy:
             object.__setattr__(self, name, name in self.allow)
 
 
-STRICT = PathPolicy()
+STRICT: Final = PathPolicy()
 
 
 def split_path(path: bytes, policy: PathPolicy) -> Segments | str:

@@ -9,15 +9,16 @@ target that is built would pass the gateway's own check again. They may be writt
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import Final
 from urllib.parse import quote_from_bytes
 
 from authgate_fast.routing.path_policy import STRICT, split_path
 
 # What quote_from_bytes leaves alone besides letters, digits and "_.-~": the rest of RFC 3986 pchar
 # (';' never gets that far), and '%', because a literal's escapes stay as they were written.
-_WIRE_SAFE = "!$&'()*+,=:@%"
+_WIRE_SAFE: Final = "!$&'()*+,=:@%"
 _is_name = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*").fullmatch
 _is_colon_parameter = re.compile(r":[A-Za-z_][A-Za-z0-9_]*").fullmatch
 
@@ -111,7 +112,7 @@ def target_pieces(public: Template, target: Template) -> Pieces:
     return tuple(pieces)
 
 
-def build_path(pieces: Pieces, raw_segments: Sequence[bytes]) -> bytes:
+def build_path(pieces: Pieces, raw_segments: list[bytes]) -> bytes:
     """Fill `pieces` with a request's raw segments. The result is empty or starts with a slash."""
     path = b""
     for piece in pieces:
@@ -125,7 +126,7 @@ def build_path(pieces: Pieces, raw_segments: Sequence[bytes]) -> bytes:
     return path
 
 
-def forward_path(base_path: bytes, pieces: Pieces, raw_segments: Sequence[bytes]) -> bytes:
+def forward_path(base_path: bytes, pieces: Pieces, raw_segments: list[bytes]) -> bytes:
     """Return the path a backend gets: `base_path` and what `build_path` makes, ``/`` if both are empty."""
     return base_path + build_path(pieces, raw_segments) or b"/"
 

@@ -12,14 +12,15 @@ most once, because a node of a tree can be reached in one way only.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from authgate_fast.routing.template import Literal, Param, Template
 from authgate_fast.snapshot import Leaf, Route
 
-ANY = b"ANY"
+ANY: Final = b"ANY"
 
 # What an ANY route is said to allow; it takes every other method too.
-_COMMON_METHODS = (b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PATCH", b"POST", b"PUT")
+_COMMON_METHODS: Final = (b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PATCH", b"POST", b"PUT")
 
 
 class RouteConflict(ValueError):  # noqa: N818  # it is what the documents call it: a conflict

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from authgate_fast import __version__
+from authgate_fast import __version__, is_compiled
 from authgate_fast.limits import DEFAULTS, Limits
 from authgate_fast.lookup.memory_store import MemoryStore
 from authgate_fast.lookup.resolver import Resolver
@@ -142,7 +142,10 @@ class Worker:
                 raise _listen_error("--ops", options.ops, error) from error
         try:
             self._server = await loop.create_server(
-                lambda: Downstream(context), options.listen.host, options.listen.port, backlog=BACKLOG
+                lambda: Downstream(context),  # type: ignore[arg-type, return-value]  # a protocol by its methods
+                options.listen.host,
+                options.listen.port,
+                backlog=BACKLOG,
             )
         except OSError as error:
             self._ticker.stop()
@@ -216,6 +219,7 @@ class Worker:
         gateways = context.snapshot.gateways
         return {
             "version": __version__,
+            "compiled": is_compiled(),
             "ready": self.is_ready(),
             "draining": context.draining,
             "uptime_s": round(time.time() - self._started_s, 1),

@@ -97,7 +97,9 @@ def test_with_a_dead_session_a_page_is_sent_to_the_login_too(world: BffWorld) ->
 
 def test_two_session_cookies_are_no_reason_to_go_in_circles(world: BffWorld) -> None:
     presented = [(b"cookie", b"AUTHGATE_BFF_SESSION=a; AUTHGATE_BFF_SESSION=b")]
-    denial = world.authenticator.identify(RequestHead(b"GET", b"/", 1, [PAGE]), presented, world.client, NOW)
+    head = RequestHead(b"GET", b"/", 1, [(b"Host", b"shop.test"), PAGE])
+    assert head.read({}, frozenset()) is None
+    denial = world.authenticator.identify(head, presented, world.client, NOW)
     assert isinstance(denial, Denial)
     assert (denial.reason, denial.location) == (Reason.CREDENTIALS_INVALID, b"")
 

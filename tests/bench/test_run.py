@@ -141,7 +141,8 @@ def test_the_real_peers_do_the_work_under_load_without_an_error(tmp_path) -> Non
         for start in PEERS.values():
             contestant = start(ground)
             check_work(contestant, _CONSUMERS)
-            sample = measure(contestant, ground, script, connections=8, seconds=1)
+            contestant.script = script
+            sample = measure(contestant, ground, connections=8, seconds=1)
             assert sample.requests > 100, contestant.name
             assert (sample.refused, sample.socket_errors, sample.not_forwarded) == (0, 0, 0), contestant.name
             assert 1 < sample.cpu_us_per_request < 10_000

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from authgate_fast.errors import Reason
 from authgate_fast.http.request import RequestHead
+from authgate_fast.proxy.heads import RequestReader
+from authgate_fast.snapshot import Snapshot
 
 Fields = list[tuple[bytes, bytes]]
 HOST = (b"Host", b"shop.localhost")
@@ -365,3 +367,21 @@ def test_a_connection_field_of_many_options_costs_time_in_proportion_to_its_leng
     assert head.read({}, frozenset()) is None
     assert head.lines == [b"B: y\r\n"]
     assert len(head.nominated) == 7_000
+
+
+def test_values_are_those_of_the_end_to_end_fields_of_that_name_whichever_way_the_head_was_read() -> None:
+    raw = (
+        b"GET / HTTP/1.1\r\nHost: a\r\nAccept: x\r\naccepT: y z\r\nAcceptable: no\r\nX-A: 1\r\n"
+        b"X-Forwarded-For: 1\r\n%b\r\n"
+    )
+    snapshot = Snapshot()
+    for more in (b"", b"Connection: x-a\r\n", b"X-B:\t2 \r\n"):
+        for known in (snapshot, snapshot, None):
+            head = RequestReader().read(raw % more, 100, known)
+            assert isinstance(head, RequestHead)
+            assert head.read(snapshot.field_memo, frozenset()) is None
+            assert head.values(b"accept") == [b"x", b"y z"]
+            assert head.values(b"x-a") == ([] if b"Connection" in more else [b"1"])
+            assert head.values(b"x-b") == ([b"2"] if b"X-B" in more else [])
+            assert head.values(b"x-forwarded-for") == []
+            assert head.values(b"acc") == []

@@ -141,7 +141,7 @@ async def gateway(snapshot: Snapshot, limits: Limits = DEFAULTS) -> AsyncIterato
     context.snapshot = snapshot
     ticker = Ticker(context)
     ticker.start()
-    server = await loop.create_server(lambda: Downstream(context), "127.0.0.1", 0)
+    server = await loop.create_server(lambda: Downstream(context), "127.0.0.1", 0)  # type: ignore[arg-type, return-value]
     stack = Stack(server.sockets[0].getsockname()[1], context)
     context.report = lambda reason, forward, request_id, what: stack.reports.append((reason.value, what))
     try:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import ClassVar
 
 import pytest
 
-from authgate_fast.http.response import ResponseHead
-from authgate_fast.proxy import downstream
+from authgate_fast.proxy import downstream, heads
 from authgate_fast.proxy.exchange import Exchange
 from authgate_fast.proxy.pool import Pool
-from tests.proxy.harness import BOUND_S
+from authgate_fast.proxy.upstream import Upstream
+from tests.proxy.harness import BOUND_S, Stack
 from tests.proxy.scripted import answers, exchange, read_answer, request, running, until
 
 
@@ -23,6 +24,65 @@ def fail(*args: object, **kwargs: object) -> None:
     raise FaultError("on purpose")
 
 
+class BrokenAuthenticator:
+    """Fails where it is asked; the rest is as an honest one's."""
+
+    credential_fields = frozenset({b"x-api-key"})
+    keeps_lines = False
+    reserved = b""
+    endpoints: ClassVar[dict[bytes, tuple[bytes, ...]]] = {}
+    identify = kept_lines = forbidden_lines = staticmethod(fail)
+
+
+async def test_a_fault_in_a_security_check_is_500_and_nothing_reaches_the_backend() -> None:
+    async with running() as (stack, recorder):
+        (gateway,) = stack.context.snapshot.gateways.values()
+        gateway.authenticator = BrokenAuthenticator()
+        raw = await stack.talk(request(b"GET", b"/s/a", b"X-Api-Key: k") + request(b"GET", b"/p/never"))
+        (answer,) = answers(raw, b"GET")
+        assert (answer.status, answer.get(b"connection")) == (500, b"close")
+        assert b"internal_error" in answer.body
+        assert b"on purpose" not in answer.body
+        assert stack.reports == [("internal_error", "FaultError: on purpose")]
+        assert recorder.seen == []
+        reader, writer = await stack.connect()
+        assert (await exchange(reader, writer, request(b"GET", b"/p/a"))).status == 200
+
+
+class BrokenTransport:
+    """A backend's transport that fails at one call."""
+
+    def __init__(self, transport: asyncio.Transport, name: str) -> None:
+        self._transport = transport
+        self._name = name
+
+    def __getattr__(self, name: str) -> object:
+        return fail if name == self._name else getattr(self._transport, name)
+
+
+def idle_upstream(stack: Stack) -> Upstream:
+    (target,) = stack.context.snapshot.gateways["gw"].trie.match([b"p"]).any_route.service.targets  # type: ignore[union-attr]
+    (upstream,) = stack.context.pools.get(target).idle
+    return upstream
+
+
+@pytest.mark.parametrize("name", ["is_closing", "write"])
+async def test_a_fault_at_an_idle_backend_connection_is_500(name: str) -> None:
+    async with running() as (stack, _):
+        reader, writer = await stack.connect()
+        assert (await exchange(reader, writer, request(b"GET", b"/p/warm"))).status == 200
+        upstream = idle_upstream(stack)
+        upstream.transport = BrokenTransport(upstream.transport, name)  # type: ignore[assignment]
+        answer = await exchange(reader, writer, request(b"GET", b"/p/a"))
+        assert answer.status == 500
+        assert ("internal_error", "FaultError: on purpose") in stack.reports
+        upstream.abort()
+        await until(lambda: not stack.context.connections)
+        reader, writer = await stack.connect()
+        assert (await exchange(reader, writer, request(b"GET", b"/p/a"))).status == 200
+
+
+@pytest.mark.replaces_insides
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
@@ -38,7 +98,7 @@ async def test_a_fault_before_the_backend_is_reached_is_500(
     owner: object, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if name == "RequestHead":
-        owner = __import__("authgate_fast.proxy.heads", fromlist=["RequestHead"])
+        owner = __import__("authgate_fast.http.plain", fromlist=["RequestHead"])
     async with running() as (stack, recorder):
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, fail)
@@ -54,6 +114,7 @@ async def test_a_fault_before_the_backend_is_reached_is_500(
         assert (await exchange(reader, writer, request(b"GET", b"/p/a"))).status == 200
 
 
+@pytest.mark.replaces_insides
 async def test_a_fault_while_a_connection_is_made_ends_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
     async with running() as (stack, _):
         with monkeypatch.context() as patch:
@@ -67,6 +128,7 @@ async def test_a_fault_while_a_connection_is_made_ends_the_request(monkeypatch: 
         assert (await exchange(reader, writer, request(b"GET", b"/p/a"))).status == 200
 
 
+@pytest.mark.replaces_insides
 async def test_a_fault_in_reading_a_response_ends_that_exchange_alone(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -74,7 +136,7 @@ async def test_a_fault_in_reading_a_response_ends_that_exchange_alone(
         reader, writer = await stack.connect()
         await exchange(reader, writer, request(b"GET", b"/p/warm"))
         with monkeypatch.context() as patch, caplog.at_level(logging.CRITICAL):
-            patch.setattr(ResponseHead, "read", fail)
+            patch.setattr(heads, "read_plain_response", fail)
             answer = await exchange(reader, writer, request(b"GET", b"/p/a"))
         assert answer.status == 500
         assert [seen.path for seen in recorder.seen] == [b"/warm", b"/a"]  # and it was not tried twice
@@ -82,6 +144,7 @@ async def test_a_fault_in_reading_a_response_ends_that_exchange_alone(
         assert (await exchange(reader, writer, request(b"GET", b"/p/a"))).status == 200
 
 
+@pytest.mark.replaces_insides
 async def test_a_fault_in_an_upload_ends_that_connection_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     async with running() as (stack, recorder):
         reader, writer = await stack.connect()

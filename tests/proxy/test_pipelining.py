@@ -115,6 +115,7 @@ async def test_a_closing_answer_survives_what_is_pipelined_behind_it() -> None:
         writer.close()
 
 
+@pytest.mark.replaces_insides
 @pytest.mark.parametrize("path", [b"/p/x", b"/nowhere"])
 async def test_a_deep_pipeline_is_answered_whole_in_bounded_memory(
     path: bytes, monkeypatch: pytest.MonkeyPatch

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import pytest
 
@@ -85,7 +84,7 @@ async def waiting(limits: Limits = DEFAULTS) -> AsyncIterator[tuple[Stack, Recor
         snapshot = stack.context.snapshot
         assert snapshot.default is not None
         authenticator = AlwaysLooksUp()
-        snapshot.default = replace(snapshot.default, authenticator=authenticator, path_memo={})
+        snapshot.default.authenticator = authenticator
         snapshot.credential_fields = authenticator.credential_fields
         stack.context.resolver = gate
         yield stack, recorder, gate

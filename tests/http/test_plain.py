@@ -1,0 +1,220 @@
+"""What a plain head says is what the parser finds in it; what is not plain is left to the parser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from authgate_fast.errors import Reason
+from authgate_fast.http.plain import (
+    MEMO_LINE_BYTES,
+    MEMO_LINES,
+    Memo,
+    read_plain_request,
+    read_plain_response,
+)
+from authgate_fast.http.request import RequestHead
+from authgate_fast.http.response import ResponseHead
+from authgate_fast.proxy.heads import RequestReader, ResponseReader
+from authgate_fast.snapshot import Snapshot
+
+KEY_FIELDS = frozenset({b"x-api-key"})
+REQUEST_FACTS = (
+    "method", "target", "minor", "host", "lines", "presented", "content_length", "chunked", "close",
+    "expect_continue", "forwarded", "request_id",
+)  # fmt: skip
+RESPONSE_FACTS = (
+    "status",
+    "minor",
+    "block",
+    "content_length",
+    "chunked",
+    "close",
+    "has_date",
+    "keep_alive_s",
+)
+
+START = [
+    b"GET / HTTP/1.1", b"POST /a?b=c HTTP/1.1", b"GET /a%20b HTTP/1.0", b"GET  / HTTP/1.1", b"GET / HTTP/1.1 ",
+    b"get / HTTP/1.1", b"CONNECT a:1 HTTP/1.1", b"OPTIONS * HTTP/1.1", b"GET /\xe4 HTTP/1.1", b"GET /a#b HTTP/1.1",
+    b"GET http://a/ HTTP/1.1", b"GET /a\tb HTTP/1.1", b"GET /a\nb HTTP/1.1", b"PURGE /~ HTTP/1.1", b"GET / HTTP/2.0",
+    b"GET /", b"", b" GET / HTTP/1.1", b"GET /\x00 HTTP/1.1", b"GET /\x7f HTTP/1.1", b"M-SEARCH / HTTP/1.1",
+]  # fmt: skip
+LINES = [
+    b"Host: a", b"host: a.b:80", b"Accept: */*", b"Accept:*/*", b"X-Empty:", b"X-Empty: ", b"X: y ", b"X:  y",
+    b"X:\ty", b"X: a\tb", b"X: \xe4", b"X: a\x00b", b"X: a\nb", b"X: a\rb", b" folded", b"\tfolded", b"X : y", b"X",
+    b": y", b"X_Consumer_Id: me", b"X-User-Id: me", b"X-Api-Key: agk_x", b"x-api-key: a b", b"X-Api-Key: \x01",
+    b"X-Api-Key: a\xe4", b"X-Api-Key: ", b"X_Api_Key: k", b"Connection: keep-alive", b"Connection: close",
+    b"Connection: X", b"Connection: upgrade", b"Upgrade: h2c", b"Proxy-Connection: close", b"Keep-Alive: timeout=5",
+    b"Content-Length: 3", b"Content-Length: 03", b"Content-Length: +3", b"Content-Length: 4",
+    b"Transfer-Encoding: chunked", b"Transfer-Encoding: gzip", b"Expect: 100-continue", b"Expect: x",
+    b"X-Request-ID: abc", b"X-Request-ID: a b", b"X-Forwarded-For: 1.2.3.4", b"Cookie: a=b", b"Authorization: x y",
+    b"TE: trailers", b"Date: now", b"X(y): z", b"X-Long: " + b"l" * 200, b"",
+]  # fmt: skip
+STATUS = [
+    b"HTTP/1.1 200 OK", b"HTTP/1.1 204 No Content", b"HTTP/1.1 304 Not Modified", b"HTTP/1.1 200", b"HTTP/1.1 200 ",
+    b"HTTP/1.0 200 OK", b"HTTP/1.1 100 Continue", b"HTTP/1.1 101 Up", b"HTTP/1.1 999 x", b"HTTP/1.1 20 x",
+    b"HTTP/1.1 200 \xe4", b"HTTP/1.1  200 OK", b"http/1.1 200 OK", b"X: y", b"HTTP/1.1 200 O\x01", b"",
+]  # fmt: skip
+
+
+def plain_request(data: bytes, memo: Memo) -> RequestHead | None:
+    return read_plain_request(data, 100, memo, {}, KEY_FIELDS)
+
+
+def parsed_request(data: bytes) -> RequestHead | Reason:
+    head = RequestReader().read(data, 100)
+    if isinstance(head, RequestHead):
+        return head.read({}, KEY_FIELDS) or head
+    return head
+
+
+def check_request(data: bytes, memo: Memo) -> bool:
+    head = plain_request(data, memo)
+    if head is None:
+        return False
+    parsed = parsed_request(data)
+    assert isinstance(parsed, RequestHead), (data, parsed)
+    for name in REQUEST_FACTS:
+        assert getattr(head, name) == getattr(parsed, name), (name, data)
+    return True
+
+
+def check_response(head: bytes, memo: Memo) -> bool:
+    plain = read_plain_response(head, 100, memo)
+    if plain is None:
+        return False
+    data = head + b"\r\n\r\n"
+    parsed = ResponseReader().read_parsed(data, len(data), 100)
+    assert isinstance(parsed, ResponseHead), (head, parsed)
+    assert parsed.error is None, (head, parsed.error)
+    for name in RESPONSE_FACTS:
+        assert getattr(plain, name) == getattr(parsed, name), (name, head)
+    return True
+
+
+def join(start: bytes, lines: list[bytes]) -> bytes:
+    return b"\r\n".join([start, *lines, b"", b""])
+
+
+@given(st.lists(st.tuples(st.sampled_from(START), st.lists(st.sampled_from(LINES), max_size=6)), max_size=4))
+@settings(max_examples=400, deadline=None)
+def test_a_plain_request_says_what_the_parser_finds(heads: list[tuple[bytes, list[bytes]]]) -> None:
+    memo = Memo()
+    for start, lines in heads:
+        data = join(start, lines)
+        check_request(data[: data.index(b"\r\n\r\n") + 4], memo)
+
+
+@given(st.lists(st.tuples(st.sampled_from(STATUS), st.lists(st.sampled_from(LINES), max_size=6)), max_size=4))
+@settings(max_examples=400, deadline=None)
+def test_a_plain_response_says_what_the_parser_finds(heads: list[tuple[bytes, list[bytes]]]) -> None:
+    memo = Memo()
+    for start, lines in heads:
+        data = join(start, lines)
+        check_response(data[: data.index(b"\r\n\r\n")], memo)
+
+
+def pairs() -> Iterator[tuple[bytes, bytes]]:
+    for before in (b"Accept: */*", b"X-Api-Key: k"):
+        for line in LINES:
+            yield before, line
+
+
+def test_each_line_once_and_again_from_memory() -> None:
+    memo, responses = Memo(), Memo()
+    for _ in range(2):
+        for before, line in pairs():
+            for lines in ([b"Host: a", before, line], [line, b"Host: a", before]):
+                data = join(b"GET / HTTP/1.1", lines)
+                check_request(data[: data.index(b"\r\n\r\n") + 4], memo)
+                data = join(b"HTTP/1.1 200 OK", lines)
+                check_response(data[: data.index(b"\r\n\r\n")], responses)
+
+
+@given(st.binary(min_size=1, max_size=4), st.integers(0, 200), st.booleans())
+@settings(max_examples=600, deadline=None)
+def test_a_plain_head_with_bytes_thrown_in(rubbish: bytes, at: int, replaces: bool) -> None:
+    good = join(
+        b"GET /a/b?c HTTP/1.1", [b"Host: a", b"User-Agent: x/1", b"X-Api-Key: agk_1", b"Content-Length: 5"]
+    )
+    memo = Memo()
+    assert check_request(good, memo)
+    at %= len(good) - 4
+    data = good[:at] + rubbish + good[at + (len(rubbish) if replaces else 0) :] + b"\r\n\r\n"
+    check_request(data[: data.index(b"\r\n\r\n") + 4], memo)
+    memo = Memo()
+    answer = join(b"HTTP/1.1 200 OK", [b"Date: now", b"Content-Length: 5", b"X: y", b"Keep-Alive: timeout=9"])
+    assert check_response(answer[:-4], memo)
+    at %= len(answer) - 4
+    data = answer[:at] + rubbish + answer[at + (len(rubbish) if replaces else 0) :] + b"\r\n\r\n"
+    check_response(data[: data.index(b"\r\n\r\n")], memo)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"Connection: close", b"Upgrade: h2c", b"Transfer-Encoding: chunked", b"Expect: 100-continue", b"TE: trailers",
+        b"Proxy-Connection: close", b"Host: b", b" fold", b"X: a\tb", b"X:y", b"X: y ", b"X: \xe4", b"X: a\x01b",
+    ],
+)  # fmt: skip
+def test_what_frames_or_hides_is_left_to_the_parser(line: bytes) -> None:
+    memo = Memo()
+    assert plain_request(join(b"GET / HTTP/1.1", [b"Host: a"]), memo) is not None
+    for _ in range(2):
+        assert plain_request(join(b"GET / HTTP/1.1", [b"Host: a", line]), memo) is None
+
+
+def test_too_many_fields_are_left_to_the_parser() -> None:
+    data = join(b"GET / HTTP/1.1", [b"Host: a", b"X: y", b"X: z"])
+    assert read_plain_request(data, 3, Memo(), {}, KEY_FIELDS) is not None
+    assert read_plain_request(data, 2, Memo(), {}, KEY_FIELDS) is None
+    head = join(b"HTTP/1.1 200 OK", [b"X: y", b"X: z"])[:-4]
+    assert read_plain_response(head, 2, Memo()) is not None
+    assert read_plain_response(head, 1, Memo()) is None
+
+
+def everything(memo: Memo) -> bytes:
+    lines = [*memo.lines.values(), *memo.last_lines, *memo.credentials.values()]
+    return b" ".join(
+        [*memo.lines, *memo.last, *memo.credentials, *(w for x in lines for w in (x.value, x.wire))]
+    )
+
+
+def test_no_secret_is_remembered() -> None:
+    memo, responses = Memo(), Memo()
+    fields = [b"X-Api-Key: hidden1", b"Cookie: hidden2", b"Authorization: Basic hidden3", b"Accept: a"]
+    for _ in range(2):
+        head = plain_request(join(b"GET / HTTP/1.1", [b"Host: a", *fields, b"Accept: b"]), memo)
+        assert head is not None
+        assert head.presented == [(b"x-api-key", b"hidden1")]
+        assert (
+            read_plain_response(b"HTTP/1.1 200 OK\r\nSet-Cookie: hidden4\r\nServer: x", 100, responses)
+            is not None
+        )
+    assert b"hidden" not in everything(memo) + everything(responses)
+    assert b"Accept: a" in memo.lines
+
+
+def test_the_memory_is_bounded() -> None:
+    memo = Memo()
+    for number in range(MEMO_LINES + 100):
+        lines = [b"Host: a", b"X: %d" % number, b"X-L: " + b"l" * MEMO_LINE_BYTES]
+        assert plain_request(join(b"GET / HTTP/1.1", lines), memo) is not None
+        assert len(memo.lines) <= MEMO_LINES
+    assert max(map(len, [*memo.lines, *memo.last])) <= MEMO_LINE_BYTES
+
+
+def test_what_a_line_means_is_asked_again_for_another_snapshot() -> None:
+    """The same field is a credential for one configuration and an ordinary field for the next."""
+    reader = RequestReader()
+    data = join(b"GET / HTTP/1.1", [b"Host: a", b"X-Token: t"])
+    for fields, presented in ((frozenset(), None), (frozenset({b"x-token"}), [(b"x-token", b"t")])):
+        head = reader.read(data, 100, Snapshot(credential_fields=fields))
+        assert isinstance(head, RequestHead)
+        assert head.is_read
+        assert head.presented == presented
+        assert head.lines == ([] if presented else [b"X-Token: t\r\n"])
