@@ -233,9 +233,8 @@ class BffLogins:
         user = _user_claims(claims)
         more = await self._issuers.userinfo(settings, tokens.access_token)
         if more is not None:
-            if more.get("sub") != claims.get(
-                "sub"
-            ):  # OpenID Connect Core section 5.3.2: else one user gets another's
+            # OpenID Connect Core section 5.3.2: else one user could get another's claims.
+            if more.get("sub") != claims.get("sub"):
                 raise TokenError("the userinfo endpoint tells of another user (sub)")
             user |= _user_claims(more)
         subject_of(user)

@@ -482,7 +482,9 @@ async def test_a_flood_of_logins_is_bounded_per_address(
         assert answer.get("retry-after")
 
 
-async def test_guessed_states_and_sessions_are_stopped(provider: Provider) -> None:
+async def test_guessed_states_and_sessions_are_stopped(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with serving(provider) as site:
         browser = site.browser()
         for endpoint, refused in (("callback?code=x&state=", 400), ("me", 401)):
@@ -495,3 +497,11 @@ async def test_guessed_states_and_sessions_are_stopped(provider: Provider) -> No
                     (await browser.go(f"/bff/{endpoint}" + (guess if "=" in endpoint else ""))).status
                 )
             assert statuses == [refused] * 5 + [429] * 3
+        for endpoint in (
+            "callback?code=x&state=" + "B" * 43,
+            "me",
+        ):  # neither costs the store anything any more
+            monkeypatch.setattr(site.resolver.store, "take", None)
+            monkeypatch.setattr(site.resolver.store, "get", None)
+            browser.cookies = {SESSION: ("B" * 43, "/")}
+            assert (await browser.go(f"/bff/{endpoint}")).status == 429
