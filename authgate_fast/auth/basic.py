@@ -91,9 +91,8 @@ class BasicAuthenticator:
             return self._invalid if presented else self._missing
         value = presented[0][1]
         scheme, _, token = value.partition(b" ")
-        if (
-            scheme != b"Basic" and scheme.lower() != b"basic"
-        ):  # bytes: ASCII letters only (RFC 9110 section 11.1)
+        # The scheme has no case (RFC 9110 section 11.1); of bytes, `lower` knows ASCII letters only.
+        if scheme != b"Basic" and scheme.lower() != b"basic":
             return self._missing
         token = token.lstrip(b" ")  # one space or more (RFC 9110 section 11.4)
         if len(token) > MAX_TOKEN_BYTES:

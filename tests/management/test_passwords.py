@@ -133,6 +133,26 @@ def test_a_password_that_cannot_be_one_is_explained_without_repeating_it(
     assert everything(client) == before
 
 
+def test_a_password_typed_at_a_terminal_is_asked_for_twice_and_not_shown(
+    authgate: Command, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(client)
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("sys.stdin", Terminal())
+    answers = iter(["correct horse", "correct house", "correct horse", "correct horse"])
+    monkeypatch.setattr("getpass.getpass", lambda _prompt: next(answers))
+    refused = authgate("consumer", "create", "shop", "ann", "--password-stdin")
+    assert refused.code == 1
+    assert "not the same" in refused.err
+    assert not client.exists(ANN)
+    assert authgate("consumer", "create", "shop", "ann", "--password-stdin").code == 0
+    assert verify_password(stored(client)["password_hash"], b"correct horse")
+
+
 @pytest.mark.parametrize("auth", ["OAUTH2", "BFF"])
 @pytest.mark.parametrize("action", ["create", "rotate", "set-password"])
 def test_callers_of_a_provider_are_made_at_the_provider(
