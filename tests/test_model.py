@@ -44,12 +44,6 @@ def test_a_gateway_keeps_its_hosts_in_lower_case_and_its_defaults() -> None:
     assert gateway.networks == ()
 
 
-@pytest.mark.parametrize("auth", ["BASIC", "JWT", "OAUTH2", "BFF"])
-def test_other_auth_types_are_not_available_in_this_version(auth: str) -> None:
-    with pytest.raises(ValidationError, match="not available in this version; use API_KEY"):
-        _load(GatewayDocument, {"hosts": ["*"], "auth": {"type": auth, "realm": "x"}})
-
-
 @pytest.mark.parametrize("header", ["X-Api-Key", "Authorization", "apikey", "X-Auth-Token", "x_key"])
 def test_a_key_may_come_in_a_field_of_its_own(header: str) -> None:
     assert not _refused(GatewayDocument, {"hosts": ["*"], "auth": {"type": "API_KEY", "header": header}})

@@ -6,9 +6,15 @@ import pytest
 
 from authgate_fast import is_compiled
 from authgate_fast.auth.api_key import ApiKeyAuthenticator
+from authgate_fast.auth.basic import BasicAuthenticator, PasswordLookup
+from authgate_fast.auth.bff import BffAuthenticator, SessionLookup
+from authgate_fast.auth.failures import FailureGuard
+from authgate_fast.auth.interface import Denial, Lookup
+from authgate_fast.auth.jwt import JwtAuthenticator, SigningKeysLookup
 from authgate_fast.auth.oauth2 import IntrospectionLookup, IssuerKeysLookup, OAuth2Authenticator
+from authgate_fast.auth.session import Session
 from authgate_fast.auth.token_cache import TokenCache
-from authgate_fast.decision import Allowed, Client, Forward, Refusal
+from authgate_fast.decision import Allowed, Client, Forward, Local, Pending, Refusal
 from authgate_fast.http.chunked import ChunkedDecoder
 from authgate_fast.http.request import RequestHead
 from authgate_fast.http.response import ResponseHead
@@ -19,6 +25,7 @@ from authgate_fast.proxy.exchange import Exchange
 from authgate_fast.proxy.heads import RequestReader, ResponseReader, _RequestSink, _ResponseSink
 from authgate_fast.proxy.pool import Pool
 from authgate_fast.proxy.upstream import Upstream
+from authgate_fast.proxy.waiting import LocalExchange, Waiting
 from authgate_fast.routing.path_policy import PathPolicy
 from authgate_fast.routing.trie import Node, Trie
 from authgate_fast.snapshot import (
@@ -30,9 +37,25 @@ from authgate_fast.snapshot import (
     Snapshot,
     Target,
     TimeoutSettings,
+    User,
 )
 
 HOT: list[type] = [
+    BasicAuthenticator,
+    BffAuthenticator,
+    Denial,
+    FailureGuard,
+    JwtAuthenticator,
+    Local,
+    LocalExchange,
+    Lookup,
+    PasswordLookup,
+    Pending,
+    Session,
+    SessionLookup,
+    SigningKeysLookup,
+    User,
+    Waiting,
     Allowed,
     ApiKeyAuthenticator,
     ChunkedDecoder,
@@ -70,7 +93,22 @@ HOT: list[type] = [
 ]
 
 
-INTERPRETED = (IntrospectionLookup, IssuerKeysLookup, OAuth2Authenticator, TokenCache)
+INTERPRETED = (
+    BasicAuthenticator,
+    BffAuthenticator,
+    Denial,
+    FailureGuard,
+    IntrospectionLookup,
+    IssuerKeysLookup,
+    JwtAuthenticator,
+    Lookup,
+    OAuth2Authenticator,
+    PasswordLookup,
+    Session,
+    SessionLookup,
+    SigningKeysLookup,
+    TokenCache,
+)
 """Never compiled (setup.py)."""
 
 

@@ -265,6 +265,20 @@ class Exchange:
         else:
             self.downstream.cut()
 
+    def _session_ended(self) -> None:
+        """Stop a response that has outlived the browser session it was given to; the backend is not to blame."""
+        what = "the browser session ended before the response did"
+        if not self.response_begun:
+            self.refuse(Reason.CREDENTIALS_INVALID, what)
+            return
+        self.finished = True
+        self._drop_upstream()
+        self.context.report(Reason.CREDENTIALS_INVALID, self.forward, self.forward.request_id, what)
+        if self.ends_with_connection:
+            self.downstream.abort()
+        else:
+            self.downstream.cut()
+
     def cancel(self) -> None:
         """The client is gone: so is the reason to keep the backend busy."""
         self.finished = True
@@ -283,7 +297,7 @@ class Exchange:
         identity = self.forward.identity
         session = identity.session if identity is not None else None
         if session is not None and self.context.resolver.has_ended(session):
-            self.refuse(Reason.CREDENTIALS_INVALID, "the browser session ended before the response did")
+            self._session_ended()
             return
         upstream = self.upstream
         if upstream is None:
