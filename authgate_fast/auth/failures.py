@@ -16,6 +16,10 @@ MAX_NAMES = 20_000
 """Addresses remembered, and as many accounts; a guesser with more than this has other means. About 7 MB together."""
 
 
+_CLOCK_GRAIN_S = 1e-6
+"""Moments are floats near 2e9: what is left of a wait by rounding is no wait."""
+
+
 class FailureGuard:
     """The failures that one worker has seen. Limits are failures within `window_s` seconds.
 
@@ -73,7 +77,8 @@ class _Table:
         if forgotten_at > self._latest(now):  # the clock was set back; nobody has to wait until it catches up
             self.forgotten_at[name] = forgotten_at = self._latest(now)
         # Half a step of grace: the sum of `limit` steps must not miss the window by a rounding error.
-        return max(forgotten_at + self._step_s / 2 - now - self._window_s, 0.0)
+        wait_s = forgotten_at + self._step_s / 2 - now - self._window_s
+        return wait_s if wait_s > _CLOCK_GRAIN_S else 0.0
 
     def _latest(self, now: float) -> float:
         return now + self._window_s + self._step_s

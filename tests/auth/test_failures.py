@@ -135,3 +135,10 @@ def test_addresses_do_not_wash_accounts_out_of_the_memory(monkeypatch: pytest.Mo
     for number in range(1_000):
         guard.failed(f"10.0.{number // 250}.{number % 250}", b"", START)
     assert guard.retry_after_s("192.0.2.2", b"gw/ann", START)
+
+
+def test_a_rounding_error_is_no_wait() -> None:
+    guard = FailureGuard(1, 1_000, 2731.9999999999995)
+    for _ in range(6):
+        guard.failed(ADDRESS, b"", START)
+    assert not guard.retry_after_s(ADDRESS, b"", START + guard.retry_after_s(ADDRESS, b"", START))
