@@ -8,17 +8,18 @@ one head, one read and the write buffer.
 from __future__ import annotations
 
 import re
-import select
 import struct
 from socket import SO_LINGER, SOL_SOCKET
 from typing import TYPE_CHECKING, Final
 
 from authgate_fast.decision import Allowed, Client, Forward, Local, Pending, Plan, Redirect, Refusal, Reply
 from authgate_fast.errors import TABLE, Reason
+from authgate_fast.http.head_start import start_problem, what_is_too_large
 from authgate_fast.http.problem import own_response, problem_response
 from authgate_fast.http.request import RequestHead
 from authgate_fast.plan import finish, finish_local, plan
 from authgate_fast.proxy.exchange import Exchange
+from authgate_fast.proxy.phases import BUSY, CLOSED, HEAD, IDLE, LINGER
 from authgate_fast.proxy.waiting import LocalExchange, Waiting
 
 if TYPE_CHECKING:
@@ -28,22 +29,11 @@ if TYPE_CHECKING:
     from authgate_fast.proxy.context import Context
     from authgate_fast.snapshot import Identity
 
-_IDLE: Final = 0
-_HEAD: Final = 1
-_BUSY: Final = 2
-_LINGER: Final = 3
-_CLOSED: Final = 4
-
 WRITE_HIGH_WATER: Final = 131_072
 """Bytes that may wait for a slow client before its backend is paused."""
 MAX_SERVED_AT_ONCE: Final = 32
 """Pipelined requests that the gateway answers by itself before it turns to other connections."""
-CLIENT_GONE_AFTER_S = 1.0
-"""How long a client that half-closed may still wait for its answer before it counts as gone."""
-
-_BARE_LINE_END = re.compile(rb"(?<!\r)\n|\r(?![\n])[^\n]|\A[^!#$%&'*+\-.^_`|~0-9A-Za-z\r]", re.DOTALL)
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
-_REQUEST_LINE_EXTRA: Final = 64  # a method, two spaces, a version and the end of the line are never longer
 _HEX: Final = [b"%x" % number for number in range(4_096)]
 _EMPTY_LINES: Final = re.compile(rb"(?:\r\n)*")
 
@@ -78,7 +68,7 @@ class Downstream:
         self.client = Client("")
         self.id_base = b""
         self.sequence = 0
-        self.phase = _IDLE
+        self.phase = IDLE
         self.buffer = b""
         self.read_paused = False
         self.write_paused = False
@@ -97,7 +87,7 @@ class Downstream:
         peer = transport.get_extra_info("peername")
         self.client = Client(peer[0] if isinstance(peer, tuple) else "", guard=context.guard)
         if len(context.connections) >= context.limits.max_connections or self.client.address == "":
-            self.phase = _CLOSED
+            self.phase = CLOSED
             self.transport.abort()  # a client already gone has no address (CVE-2024-49769)
             return
         context.connections.add(self)
@@ -108,11 +98,11 @@ class Downstream:
 
     def data_received(self, data: bytes) -> None:
         phase = self.phase
-        if phase == _IDLE:
+        if phase == IDLE:
             self._consume(data)
-        elif phase == _HEAD:
+        elif phase == HEAD:
             self._consume(self.buffer + data, len(self.buffer))
-        elif phase == _BUSY:
+        elif phase == BUSY:
             exchange = self.exchange
             if exchange is not None and not exchange.request_done:
                 self.since_s = self.context.now_s
@@ -122,15 +112,15 @@ class Downstream:
 
     def eof_received(self) -> bool:
         exchange = self.exchange
-        if self.phase == _BUSY and exchange is not None and exchange.request_done:
-            # A half-closed client may still read. One that is gone looks the same: `check_time` decides.
+        if self.phase == BUSY and exchange is not None and exchange.request_done:
+            # A half-closed client may still read. One that is gone looks the same: `proxy.timeouts` decides.
             self.eof = True
             self.since_s = self.context.now_s
             return True
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.phase = _CLOSED
+        self.phase = CLOSED
         self.context.connections.discard(self)
         self.buffer = b""
         exchange = self.exchange
@@ -165,12 +155,13 @@ class Downstream:
                 break
             end = len(start) + 4
             if end > self.context.limits.max_head_bytes:
-                self._refuse(Refusal(self._what_is_too_large(data), self._next_id()), None, b"")
+                reason = what_is_too_large(data, self.context.limits.max_target_bytes)
+                self._refuse(Refusal(reason, self._next_id()), None, b"")
                 break
             self._begin(data[:end] if rest else data, rest)
             data = self.buffer
             served += 1
-            if self.phase != _IDLE or not data:
+            if self.phase != IDLE or not data:
                 break
             if served == MAX_SERVED_AT_ONCE:
                 self.pause()
@@ -180,7 +171,7 @@ class Downstream:
             self.buffer = b""
             looked_at = 0
         self.consuming = False
-        if self.phase <= _HEAD and not self.write_paused:
+        if self.phase <= HEAD and not self.write_paused:
             if self.eof:
                 self._close_after_answer(linger=False)  # all that a half-closed client asked for is served
             elif self.read_paused:
@@ -188,36 +179,25 @@ class Downstream:
 
     def _go_on(self) -> None:
         """Serve what a client pipelined, after the others have had their turn."""
-        if self.phase <= _HEAD and self.buffer and not self.consuming and not self.write_paused:
+        if self.phase <= HEAD and self.buffer and not self.consuming and not self.write_paused:
             self._consume(self.buffer)
 
     def _await_head(self, data: bytes, looked_at: int) -> None:
         """Keep an unfinished head, unless it can no longer become a good one."""
         limits = self.context.limits
-        reason = None
-        if _BARE_LINE_END.search(data, max(looked_at - 1, 0)):
-            reason = Reason.BAD_REQUEST
-        elif len(data) > limits.max_head_bytes or (
-            len(data) > limits.max_target_bytes + _REQUEST_LINE_EXTRA and b"\n" not in data
-        ):
-            reason = self._what_is_too_large(data)
+        reason = start_problem(data, looked_at, limits.max_head_bytes, limits.max_target_bytes)
         if reason is not None:
             self._refuse(Refusal(reason, self._next_id()), None, b"")
             return
         self.buffer = data
-        if self.phase == _IDLE:
-            self.phase = _HEAD
+        if self.phase == IDLE:
+            self.phase = HEAD
             self.since_s = self.context.now_s
-
-    def _what_is_too_large(self, data: bytes) -> Reason:
-        """Tell a request line that is too long from fields that are too many or too long."""
-        line_end = data.find(b"\n", 0, self.context.limits.max_target_bytes + _REQUEST_LINE_EXTRA)
-        return Reason.TARGET_TOO_LONG if line_end == -1 else Reason.HEAD_TOO_LARGE
 
     def _begin(self, head_bytes: bytes, rest: bytes) -> None:
         context = self.context
         context.counters.requests += 1
-        self.phase = _IDLE
+        self.phase = IDLE
         self.sequence += 1
         sequence = self.sequence
         request_id = b"%b-%b" % (
@@ -244,7 +224,7 @@ class Downstream:
         """Do what was decided. `rest` is what has arrived behind the head."""
         kind = decision.__class__
         if kind is Forward:
-            self.phase = _BUSY
+            self.phase = BUSY
             self.exchange = exchange = Exchange(self, head, decision)  # type: ignore[arg-type]  # its class was looked at
             exchange.start(rest)
         elif kind is Refusal:
@@ -253,14 +233,14 @@ class Downstream:
             if self.context.lookups >= self.context.limits.max_lookups:
                 self._refuse(Refusal(Reason.OVERLOADED, decision.request_id), head, rest)
                 return
-            self.phase = _BUSY
+            self.phase = BUSY
             self.since_s = self.context.now_s
             self.exchange = waiting = Waiting(self, decision)
             if rest:
                 self.hold(rest)
             waiting.start()
         elif isinstance(decision, Local):
-            self.phase = _BUSY
+            self.phase = BUSY
             self.since_s = self.context.now_s
             self.exchange = local = LocalExchange(self, decision)
             local.start(rest)
@@ -307,12 +287,12 @@ class Downstream:
 
     def _go_on_with(self, decision: Plan, head: RequestHead, rest: bytes) -> None:
         try:
-            self.phase = _IDLE
+            self.phase = IDLE
             self._act(decision, head, rest)
-            if self.phase == _IDLE:
+            if self.phase == IDLE:
                 self._next_request()
             elif self.eof and self.exchange is not None and not self.exchange.request_done:
-                self._give_up()  # the rest of this request will never come
+                self.give_up()  # the rest of this request will never come
         except Exception as error:  # as in `_begin`
             self._drop_exchange()
             self.context.report(Reason.INTERNAL_ERROR, None, b"-", f"{type(error).__name__}: {error}")
@@ -414,18 +394,18 @@ class Downstream:
         elif self.buffer or self.read_paused or self.eof:
             self._next_request()
         else:
-            self.phase = _IDLE
+            self.phase = IDLE
             self.since_s = self.context.now_s
 
     def _after_answer(self, *, keep: bool) -> None:
         if not keep:
             self._close_after_answer(linger=True)
         else:
-            self.phase = _IDLE
+            self.phase = IDLE
             self.since_s = self.context.now_s
 
     def _next_request(self) -> None:
-        self.phase = _IDLE
+        self.phase = IDLE
         self.since_s = self.context.now_s
         if self.buffer:
             if self.consuming:
@@ -447,15 +427,15 @@ class Downstream:
         unread = self.read_paused or bool(self.buffer)
         self.buffer = b""
         transport = self.transport
-        if self.phase == _CLOSED or transport.is_closing():
+        if self.phase == CLOSED or transport.is_closing():
             return
         if (linger or unread) and not self.eof and transport.can_write_eof():
-            self.phase = _LINGER
+            self.phase = LINGER
             self.since_s = self.context.now_s
             transport.write_eof()
             self.resume()
         else:
-            self.phase = _CLOSED
+            self.phase = CLOSED
             self.since_s = self.context.now_s
             transport.close()
 
@@ -463,14 +443,14 @@ class Downstream:
 
     def write(self, data: bytes) -> None:
         """Send bytes to the client."""
-        if self.phase < _LINGER:
+        if self.phase < LINGER:
             self.transport.write(data)
 
     def abort(self) -> None:
         """Cut the connection: the client must see that the response is not whole."""
         exchange = self.exchange
         self.exchange = None
-        self.phase = _CLOSED
+        self.phase = CLOSED
         if exchange is not None:
             if exchange.head.minor == 0 and exchange.response_begun:
                 # Where the close is the end of the body, only a reset tells that this is not it.
@@ -481,7 +461,7 @@ class Downstream:
     def cut(self) -> None:
         """Deliver what was written, then close: the client sees that the rest is missing."""
         self.exchange = None
-        self.phase = _CLOSED
+        self.phase = CLOSED
         self.since_s = self.context.now_s
         self.transport.close()
 
@@ -510,71 +490,26 @@ class Downstream:
         self.write_paused = False
         if self.exchange is not None and self.exchange.upstream is not None:
             self.exchange.upstream.resume()
-        elif self.phase <= _HEAD and self.buffer and not self.consuming:
+        elif self.phase <= HEAD and self.buffer and not self.consuming:
             data = self.buffer
             self.resume()
             self._consume(data)
 
-    # --- time ---------------------------------------------------------------------------------------------
+    # --- time (proxy.timeouts decides) ----------------------------------------------------------------------
 
-    def check_time(self) -> None:
-        """Called about once a second."""
-        context = self.context
-        now_s = context.now_s
-        age_s = now_s - self.since_s
-        phase = self.phase
-        if self.write_paused and self._is_stuck(now_s):
-            self._give_up()
-        elif phase == _IDLE:
-            # A fresh connection must begin its first head as quickly as it must end it.
-            limits = context.limits
-            if age_s > (limits.idle_timeout_s if self.sequence else limits.head_timeout_s):
-                self.close_idle()
-        elif phase == _HEAD:
-            if age_s > context.limits.head_timeout_s:
-                self._refuse(Refusal(Reason.REQUEST_TIMEOUT, self._next_id()), None, b"")
-        elif phase == _BUSY and self.exchange is not None:
-            if (self.eof and self._seems_gone(self.exchange, now_s)) or (
-                self.read_paused and self._is_reset()
-            ):
-                self._give_up()
-            else:
-                self.exchange.check_time(now_s)
-        elif phase == _LINGER and age_s > context.limits.linger_timeout_s:
-            # Who still reads the answer may have it; who has it all, or stopped reading, has had the time.
-            if not self.transport.get_write_buffer_size() or self._is_stuck(now_s):
-                self.phase = _CLOSED
-                self.transport.abort()
-        elif phase == _CLOSED and age_s > context.limits.send_timeout_s:
-            self.transport.abort()  # it never took the last bytes
+    def head_overdue(self) -> None:
+        """A head did not come to its end in time."""
+        self._refuse(Refusal(Reason.REQUEST_TIMEOUT, self._next_id()), None, b"")
 
-    def _seems_gone(self, exchange: Exchange | Waiting | LocalExchange, now_s: float) -> bool:
-        """Judge a half-closed client: while bytes flow to it, writing tells whether it is there."""
-        upstream = exchange.upstream
-        active_s = self.since_s if upstream is None else max(self.since_s, upstream.since_s)
-        return not self.write_paused and now_s - active_s > CLIENT_GONE_AFTER_S
-
-    def _is_reset(self) -> bool:
-        """Ask the kernel for a reset: nobody tells us of one while reading is paused."""
-        poll = select.poll()
-        poll.register(self.transport.get_extra_info("socket").fileno(), 0)
-        return bool(poll.poll(0))
-
-    def _is_stuck(self, now_s: float) -> bool:
-        unsent = self.transport.get_write_buffer_size()
-        if unsent != self.unsent:
-            self.unsent = unsent
-            self.unsent_since_s = now_s
-        return now_s - self.unsent_since_s > self.context.limits.send_timeout_s
-
-    def _give_up(self) -> None:
+    def give_up(self) -> None:
+        """The client is gone, or as good as gone."""
         self._drop_exchange()
         self.abort()
 
     def close_idle(self) -> bool:
         """Close if no request is under way; tell whether it did."""
-        if self.phase != _IDLE or self.buffer:
+        if self.phase != IDLE or self.buffer:
             return False
-        self.phase = _CLOSED
+        self.phase = CLOSED
         self.transport.close()
         return True

@@ -7,15 +7,21 @@ overdue. A timeout is therefore kept to about a second, and costs a request noth
 from __future__ import annotations
 
 import asyncio
+import select
 import time
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Final
 
+from authgate_fast.proxy.phases import BUSY, CLOSED, HEAD, IDLE, LINGER
+
 if TYPE_CHECKING:
     from authgate_fast.proxy.context import Context
+    from authgate_fast.proxy.downstream import Downstream
 
 TICK_S = 0.25
 TICKS_PER_SWEEP: Final = 4
+CLIENT_GONE_AFTER_S = 1.0
+"""How long a client that half-closed may still wait for its answer before it counts as gone."""
 
 
 class Ticker:
@@ -47,5 +53,61 @@ class Ticker:
         self._count += 1
         if self._count % TICKS_PER_SWEEP == 0:
             for connection in list(context.connections):
-                connection.check_time()
+                check_client(connection)
             context.pools.check_time()
+
+
+def check_client(connection: Downstream) -> None:
+    """Ask one client's connection whether it is overdue; about once a second."""
+    context = connection.context
+    now_s = context.now_s
+    age_s = now_s - connection.since_s
+    phase = connection.phase
+    exchange = connection.exchange
+    if connection.write_paused and _is_stuck(connection, now_s):
+        connection.give_up()
+    elif phase == IDLE:
+        # A fresh connection must begin its first head as quickly as it must end it.
+        limits = context.limits
+        if age_s > (limits.idle_timeout_s if connection.sequence else limits.head_timeout_s):
+            connection.close_idle()
+    elif phase == HEAD:
+        if age_s > context.limits.head_timeout_s:
+            connection.head_overdue()
+    elif phase == BUSY and exchange is not None:
+        if (connection.eof and _seems_gone(connection, now_s)) or (
+            connection.read_paused and _is_reset(connection)
+        ):
+            connection.give_up()
+        else:
+            exchange.check_time(now_s)
+    elif phase == LINGER and age_s > context.limits.linger_timeout_s:
+        # Who still reads the answer may have it; who has it all, or stopped reading, has had the time.
+        if not connection.transport.get_write_buffer_size() or _is_stuck(connection, now_s):
+            connection.phase = CLOSED
+            connection.transport.abort()
+    elif phase == CLOSED and age_s > context.limits.send_timeout_s:
+        connection.transport.abort()  # it never took the last bytes
+
+
+def _seems_gone(connection: Downstream, now_s: float) -> bool:
+    """Judge a half-closed client: while bytes flow to it, writing tells whether it is there."""
+    upstream = connection.exchange.upstream if connection.exchange is not None else None
+    active_s = connection.since_s if upstream is None else max(connection.since_s, upstream.since_s)
+    return not connection.write_paused and now_s - active_s > CLIENT_GONE_AFTER_S
+
+
+def _is_reset(connection: Downstream) -> bool:
+    """Ask the kernel for a reset: nobody tells us of one while reading is paused."""
+    poll = select.poll()
+    poll.register(connection.transport.get_extra_info("socket").fileno(), 0)
+    return bool(poll.poll(0))
+
+
+def _is_stuck(connection: Downstream, now_s: float) -> bool:
+    """Tell whether the client has taken nothing of what waits for it for too long."""
+    unsent = connection.transport.get_write_buffer_size()
+    if unsent != connection.unsent:
+        connection.unsent = unsent
+        connection.unsent_since_s = now_s
+    return now_s - connection.unsent_since_s > connection.context.limits.send_timeout_s

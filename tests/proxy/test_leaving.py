@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from authgate_fast.proxy import downstream
+from authgate_fast.proxy import timeouts
 from authgate_fast.proxy.downstream import Downstream
 from authgate_fast.proxy.exchange import Exchange
 from authgate_fast.proxy.upstream import Upstream
@@ -159,7 +159,7 @@ async def test_a_half_closed_client_gets_the_whole_of_a_download_that_takes_long
     fast_ticks: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half-closed and gone look the same only while nothing is sent: writing to one that is gone fails."""
-    monkeypatch.setattr(downstream, "CLIENT_GONE_AFTER_S", 0.2)
+    monkeypatch.setattr(timeouts, "CLIENT_GONE_AFTER_S", 0.2)
     pieces = 12
     head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % pieces
     eof_seen = asyncio.Event()

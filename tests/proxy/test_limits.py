@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
+from authgate_fast.http import head_start
 from authgate_fast.limits import Limits
-from authgate_fast.proxy import downstream
 from tests.proxy.harness import BOUND_S, Stack
 from tests.proxy.scripted import Answer, answers, read_answer, request, running, until, within
 
@@ -41,7 +41,7 @@ async def test_a_head_that_drips_is_looked_at_once_and_not_from_its_start_each_t
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     looked_at = 0
-    pattern = downstream._BARE_LINE_END
+    pattern = head_start._BARE_LINE_END
 
     class Counting:
         def search(self, data: bytes, start: int = 0) -> object:
@@ -49,7 +49,7 @@ async def test_a_head_that_drips_is_looked_at_once_and_not_from_its_start_each_t
             looked_at += len(data) - start
             return pattern.search(data, start)
 
-    monkeypatch.setattr(downstream, "_BARE_LINE_END", Counting())
+    monkeypatch.setattr(head_start, "_BARE_LINE_END", Counting())
     data = head_of(1_500)
     async with running(limits=SMALL) as (stack, _):
         assert await status_of(stack, *[data[at : at + 1] for at in range(len(data))]) == 200

@@ -1,0 +1,33 @@
+"""The beginning of a request head: whether it can still become a good one. Sans-IO.
+
+Each byte is looked at once, however the head drips in: a head that comes byte by byte must not cost time in the
+square of its length.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from authgate_fast.errors import Reason
+
+# A line end that is not CRLF (RFC 9112 section 2.2: stricter), or a first byte that begins no method.
+_BARE_LINE_END = re.compile(rb"(?<!\r)\n|\r(?![\n])[^\n]|\A[^!#$%&'*+\-.^_`|~0-9A-Za-z\r]", re.DOTALL)
+_REQUEST_LINE_EXTRA: Final = 64  # a method, two spaces, a version and the end of the line are never longer
+
+
+def start_problem(data: bytes, looked_at: int, max_head_bytes: int, max_target_bytes: int) -> Reason | None:
+    """Return why an unfinished head must be refused already, or None. Its first `looked_at` bytes were good."""
+    if _BARE_LINE_END.search(data, max(looked_at - 1, 0)):
+        return Reason.BAD_REQUEST
+    if len(data) > max_head_bytes or (
+        len(data) > max_target_bytes + _REQUEST_LINE_EXTRA and b"\n" not in data
+    ):
+        return what_is_too_large(data, max_target_bytes)
+    return None
+
+
+def what_is_too_large(data: bytes, max_target_bytes: int) -> Reason:
+    """Tell a request line that is too long from fields that are too many or too long."""
+    line_end = data.find(b"\n", 0, max_target_bytes + _REQUEST_LINE_EXTRA)
+    return Reason.TARGET_TOO_LONG if line_end == -1 else Reason.HEAD_TOO_LARGE
