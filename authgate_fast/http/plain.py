@@ -4,7 +4,7 @@ The promise: a head is taken here only if the parser would take it too and find 
 the grammar is narrower than the parser's (visible ASCII, one space behind the colon, no fold), and what
 frames or ends a message in any unusual way is left alone: None means that the parser must judge. Most
 clients and backends repeat their lines, so what a line means is remembered, one dict look-up for each;
-never a credential, and nothing else that a person would call a secret.
+never a credential field, a cookie, a URL that may hold one, or a line that is taken out of a request.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from authgate_fast.http.response import ResponseHead, keep_alive_timeout
 
 MEMO_LINES: Final = 4_096
 """Lines remembered at most; a memo that is full starts again."""
+MEMO_STARTS: Final = 256
+"""Status lines remembered at most."""
 MEMO_LINE_BYTES: Final = 128
 """Longer lines are not remembered, so that a memo stays below three megabytes."""
 
@@ -44,7 +46,13 @@ _digits: Final = re.compile(rb"[0-9]{1,18}").fullmatch
 _NO_FIELDS: Final[list[tuple[bytes, bytes]]] = []
 
 # Their values are nobody's business in a memory that outlives the request.
-_SECRET: Final = frozenset({b"authorization", b"cookie", b"set-cookie"})
+_SECRET: Final = frozenset(
+    {b"authorization", b"cookie", b"set-cookie", b"location", b"content-location", b"referer", b"link"}
+)
+
+
+# Fields that are taken out and hold no secret: Connection: keep-alive, what names the client to us, a status line.
+_DROPPED_AND_PLAIN: Final = frozenset({b"connection", b"x-request-id", b"x-real-ip", b""})
 
 
 class Line:
@@ -66,13 +74,15 @@ _NOTHING: Final = Line(DROP, b"", b"", b"")
 class Memo:
     """What was learnt: ``lines`` by their bytes, and the last head by place, where the next one is likely the same.
 
+    ``starts`` are status lines; they are kept apart, for a text means another thing in another place.
     ``credentials`` are credential fields by their name as it is spelt; their values are not remembered.
     """
 
-    __slots__ = ("credentials", "last", "last_lines", "lines")
+    __slots__ = ("credentials", "last", "last_lines", "lines", "starts")
 
     def __init__(self) -> None:
         self.lines: dict[bytes, Line] = {}
+        self.starts: dict[bytes, Line] = {}
         self.credentials: dict[bytes, Line] = {}
         self.last: list[bytes] = []
         self.last_lines: list[Line] = []
@@ -97,7 +107,10 @@ class Memo:
 
 
 def _may_stay(text: bytes, line: Line) -> bool:
-    return line.code != CREDENTIAL and len(text) <= MEMO_LINE_BYTES and line.name not in _SECRET
+    """Tell whether a line may be remembered. What is dropped may be a credential in another spelling."""
+    if line.code == CREDENTIAL or (line.code == DROP and line.name not in _DROPPED_AND_PLAIN):
+        return False
+    return len(text) <= MEMO_LINE_BYTES and line.name not in _SECRET
 
 
 def read_plain_request(
@@ -199,7 +212,7 @@ def read_plain_response(head: bytes, max_fields: int, memo: Memo) -> ResponseHea
     if known and lines[0] == last[0]:
         start = memo.last_lines[0]
     else:
-        found = memo.lines.get(lines[0]) or _learn_status(lines[0], memo)
+        found = memo.starts.get(lines[0]) or _learn_status(lines[0], memo)
         if found is None:
             return None
         start = found
@@ -242,12 +255,14 @@ def read_plain_response(head: bytes, max_fields: int, memo: Memo) -> ResponseHea
 
 
 def _learn_status(text: bytes, memo: Memo) -> Line | None:
-    """A status line can be no field line, so both share a memo: a field line has its colon before any space."""
     match = _plain_status_line(text)
     if match is None:
         return None
     line = Line(DROP, b"", b"", b"", int(match.group(1)))  # three ASCII digits
-    memo.keep(text, line)
+    if len(text) <= MEMO_LINE_BYTES:
+        if len(memo.starts) >= MEMO_STARTS:
+            memo.starts.clear()
+        memo.starts[text] = line
     return line
 
 

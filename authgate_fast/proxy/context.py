@@ -106,3 +106,7 @@ class Context:
         self.wall_s = 0.0
         self.now_s = 0.0
         self.date_line = b""
+
+    def look_up_done(self, _: asyncio.Task[None]) -> None:
+        """Count one less. A task that is cancelled before its first step runs nothing of its own, but this."""
+        self.lookups -= 1

@@ -50,6 +50,7 @@ class Waiting:
         context = self.downstream.context
         context.lookups += 1
         self.task = context.loop.create_task(self._run(), name="look-up")
+        self.task.add_done_callback(context.look_up_done)
 
     async def _run(self) -> None:
         context = self.downstream.context
@@ -61,8 +62,6 @@ class Waiting:
             found = Denial(Reason.AUTH_UNAVAILABLE, why="the look-up took longer than lookup_timeout_s")
         except Exception as error:  # a bug of ours must not leave a client without an answer
             found = Denial(Reason.INTERNAL_ERROR, why=f"{type(error).__name__}: {error}")
-        finally:
-            context.lookups -= 1
         self.task = None
         self.downstream.looked_up(self, found)
 
@@ -157,6 +156,7 @@ class LocalExchange:
             return
         context.lookups += 1
         self.task = context.loop.create_task(self._run(), name="own-endpoint")
+        self.task.add_done_callback(context.look_up_done)
 
     async def _run(self) -> None:
         context = self.downstream.context
@@ -168,8 +168,6 @@ class LocalExchange:
             answer = Denial(Reason.AUTH_UNAVAILABLE, why="the answer took longer than lookup_timeout_s")
         except Exception as error:  # a bug of ours must not leave a client without an answer
             answer = Denial(Reason.INTERNAL_ERROR, why=f"{type(error).__name__}: {error}")
-        finally:
-            context.lookups -= 1
         self.task = None
         self.downstream.answered(self, answer)
 

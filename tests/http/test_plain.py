@@ -52,9 +52,11 @@ LINES = [
     b"Content-Length: 3", b"Content-Length: 03", b"Content-Length: +3", b"Content-Length: 4",
     b"Transfer-Encoding: chunked", b"Transfer-Encoding: gzip", b"Expect: 100-continue", b"Expect: x",
     b"X-Request-ID: abc", b"X-Request-ID: a b", b"X-Forwarded-For: 1.2.3.4", b"Cookie: a=b", b"Authorization: x y",
-    b"TE: trailers", b"Date: now", b"X(y): z", b"X-Long: " + b"l" * 200, b"",
+    b"TE: trailers", b"Date: now", b"X(y): z", b"X-Long: " + b"l" * 200, b"", b"HTTP/1.1 200 OK", b"Keep-Alive: timeout=204",
+    b"Keep-Alive: timeout=4242", b"Content-Length: 200",
 ]  # fmt: skip
 STATUS = [
+    b"Keep-Alive: timeout=204", b"Keep-Alive: timeout=4242", b"Content-Length: 200", b"Date: now",
     b"HTTP/1.1 200 OK", b"HTTP/1.1 204 No Content", b"HTTP/1.1 304 Not Modified", b"HTTP/1.1 200", b"HTTP/1.1 200 ",
     b"HTTP/1.0 200 OK", b"HTTP/1.1 100 Continue", b"HTTP/1.1 101 Up", b"HTTP/1.1 999 x", b"HTTP/1.1 20 x",
     b"HTTP/1.1 200 \xe4", b"HTTP/1.1  200 OK", b"http/1.1 200 OK", b"X: y", b"HTTP/1.1 200 O\x01", b"",
@@ -218,3 +220,42 @@ def test_what_a_line_means_is_asked_again_for_another_snapshot() -> None:
         assert head.is_read
         assert head.presented == presented
         assert head.lines == ([] if presented else [b"X-Token: t\r\n"])
+
+
+def test_nothing_that_could_be_a_secret_stays_in_a_memo() -> None:
+    secret = b"s3cret-value"
+    snapshot = Snapshot(credential_fields=KEY_FIELDS)
+    reader = RequestReader()
+    names = (b"X-Api-Key", b"x-api-KEY", b"X_Api_Key", b"x.api.key", b"Authorization", b"Cookie", b"Referer")
+    for name in names:
+        head = b"GET / HTTP/1.1\r\nHost: a\r\n%b: %b\r\n\r\n" % (name, secret)
+        for _ in range(2):
+            assert isinstance(reader.read(head, 100, snapshot), RequestHead)
+    assert secret not in repr(_all_of(reader._memo)).encode()
+    memo = Memo()
+    for name in (b"Set-Cookie", b"Location", b"Content-Location", b"Link"):
+        head = b"HTTP/1.1 200 OK\r\n%b: %b\r\n" % (name, secret)
+        for _ in range(2):
+            assert read_plain_response(head[:-2], 100, memo) is not None
+    assert secret not in repr(_all_of(memo)).encode()
+
+
+def _all_of(memo: Memo) -> list[object]:
+    lines = [*memo.lines.values(), *memo.starts.values(), *memo.credentials.values(), *memo.last_lines]
+    return [
+        *memo.lines, *memo.starts, *memo.credentials, *memo.last,
+        *((line.name, line.value, line.wire) for line in lines),
+    ]  # fmt: skip
+
+
+def test_a_status_line_is_no_field_line_though_both_were_seen() -> None:
+    memo = Memo()
+    assert (
+        read_plain_response(b"HTTP/1.1 200 OK\r\nKeep-Alive: timeout=204\r\nServer: x", 100, memo) is not None
+    )
+    for head in (
+        b"Keep-Alive: timeout=204\r\nServer: x",
+        b"Server: x",
+        b"HTTP/1.1 200 OK\r\nHTTP/1.1 200 OK",
+    ):
+        assert read_plain_response(head, 100, memo) is None
