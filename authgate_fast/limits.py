@@ -49,7 +49,7 @@ class Limits:
     max_interim_responses: int = 16
     """1xx responses before a final one; more is a backend that will not answer. 502."""
     max_lookups: int = 1_024
-    """Requests that wait for a credential to be looked up, per worker; 503 ``overloaded`` beyond."""
+    """Requests that wait for a credential to be looked up, per worker, half of it per gateway; 503 beyond."""
     max_failures_per_address: int = 30
     """Failed credential checks of one client address (IPv6: one /64) within the window; 429 beyond."""
     max_failures_per_account: int = 60

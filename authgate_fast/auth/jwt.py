@@ -76,7 +76,7 @@ class JwtAuthenticator:
     """Checks the tokens of one gateway. ``keys`` (by kid) are given by whoever can read them; None: nobody yet."""
 
     __slots__ = (
-        "_challenge", "_malformed", "_missing", "_remembered",
+        "__weakref__", "_challenge", "_malformed", "_missing", "_remembered",
         "access_ttl_s", "algorithm", "consumers", "credential_fields", "endpoints", "gateway", "issuer",
         "keeps_lines", "keys", "refresh_ttl_s", "reserved",
     )  # fmt: skip

@@ -46,7 +46,8 @@ REFUSED_S = 5.0
 """How long a token that the provider called inactive is refused without asking again."""
 _STALE_S = 60.0
 """The same while the provider is away: known keys go on, and each token is checked anew after this long."""
-_MAX_VALUE_BYTES = MAX_TOKEN_BYTES + len(b"Bearer ")
+_SCHEME_BYTES = len(b"Bearer ")
+_MAX_VALUE_BYTES = MAX_TOKEN_BYTES + _SCHEME_BYTES
 _sha256 = hashlib.sha256
 
 
@@ -132,13 +133,19 @@ class OAuth2Authenticator:
         value = presented[0][1]
         if len(value) > _MAX_VALUE_BYTES:
             return self._refusal(f"the token is longer than {MAX_TOKEN_BYTES} bytes")
-        digest = _sha256(value).digest()
+        # The digest is the token's, so that one token is judged once however the field is spelt (1*SP, any case).
+        digest = _sha256(value[_SCHEME_BYTES:]).digest() if value.startswith(b"Bearer ") else b""
         known = self._cache.good.get(digest)
         if known is not None and known[1] > now:
             return known[0]
         token = self._token(value)
         if isinstance(token, Denial):
             return token
+        if len(token) != len(value) - _SCHEME_BYTES or not digest:
+            digest = _sha256(token).digest()
+            known = self._cache.good.get(digest)
+            if known is not None and known[1] > now:
+                return known[0]
         if self.settings.introspect:
             if self._cache.refused.get(digest, 0.0) > now:
                 return self._refusal("the provider has said that the token is not active")
@@ -156,7 +163,7 @@ class OAuth2Authenticator:
         token = self._token(value)
         if isinstance(token, Denial):
             return token
-        found = self._check(token, _sha256(value).digest(), now)
+        found = self._check(token, _sha256(token).digest(), now)
         if isinstance(found, IssuerKeysLookup):
             return self._refusal("the token names a key that the provider does not publish")
         return found

@@ -17,6 +17,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
+from weakref import WeakSet
 
 from authgate_fast.auth.jwt import JwtAuthenticator, SigningKeysLookup
 from authgate_fast.auth.signing import (
@@ -49,13 +50,28 @@ class SigningUnavailableError(StateUnavailableError):
 
 
 class _Ring:
-    """What is known of one gateway's keys."""
+    """What is known of one gateway's keys.
 
-    __slots__ = ("allowed_at", "authenticator", "flight", "gateway", "is_read", "keyring", "said", "signing")
+    ``authenticator`` asked last; ``authenticators`` are all that still serve somebody, and all of them get the keys:
+    a request that began before a change of the gateway's document has an older one.
+    """
+
+    __slots__ = (
+        "allowed_at",
+        "authenticator",
+        "authenticators",
+        "flight",
+        "gateway",
+        "is_read",
+        "keyring",
+        "said",
+        "signing",
+    )
 
     def __init__(self, authenticator: JwtAuthenticator) -> None:
         self.gateway = authenticator.gateway
         self.authenticator = authenticator
+        self.authenticators: WeakSet[JwtAuthenticator] = WeakSet()
         self.keyring: Keyring | None = None
         self.is_read = False
         self.flight: asyncio.Task[None] | None = None
@@ -138,15 +154,18 @@ class Keyrings:
             if len(self._rings) >= MAX_RINGS:
                 del self._rings[next(iter(self._rings))]
             ring = self._rings[authenticator.gateway] = _Ring(authenticator)
-        elif ring.authenticator is not authenticator:  # the gateway's document has changed
-            ring.authenticator = authenticator
+        # The gateway's document may have changed, and a request that began before it may still come here.
+        ring.authenticator = authenticator
+        ring.authenticators.add(authenticator)
         if authenticator.keys is None and ring.is_read:
             self._give(ring)
         return ring
 
     def _give(self, ring: _Ring) -> None:
         keyring = ring.keyring
-        ring.authenticator.set_keys({} if keyring is None else keyring.verifying(self._clock()))
+        keys = {} if keyring is None else keyring.verifying(self._clock())
+        for authenticator in ring.authenticators:
+            authenticator.set_keys(keys)
 
     def _may_read(self, ring: _Ring) -> bool:
         now = time.monotonic()

@@ -167,8 +167,8 @@ class PasswordPool:
         PoolFailedError.
         """
         hashes = hashes_to_try(user if user is not None else model, now)
-        # Two unknown names are two checks, as two known ones are.
-        owner = user if user is not None else object()
+        # Equal logins at the same time are one check, whether or not somebody has the name: else time would tell.
+        owner = user if user is not None else caller.account
         name = (blake2b(password, key=self._key, digest_size=32).digest(), owner)
         try:
             matched = await self._run(name, hashes, password, caller, lambda: now)

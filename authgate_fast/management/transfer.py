@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from authgate_fast.config.problems import Problem
     from authgate_fast.config.redis_store import RedisStore, Stored
 
+_PASSWORDS = ("password_hash", "passwords")
+"""The fields that hold password hashes, which never leave Redis."""
 _MAX_SHOWN = 200
 """Lines of a difference; the rest is counted."""
 
@@ -123,14 +125,17 @@ def _order(key: DocumentKey) -> tuple[str, int, str]:
 
 
 def _with_password(key: DocumentKey, new: bytes, old: bytes | Unreadable) -> bytes:
-    """Return `new` with the password hash that Redis holds, if the file says nothing of one."""
+    """Return `new` with the password hashes that Redis holds, if the file says nothing of any.
+
+    A file that names one names all: a password that it leaves out must not go on opening.
+    """
     if key.kind != "consumer" or isinstance(old, Unreadable):
         return new
     fields, before = orjson.loads(new), _fields(old)
-    if "password_hash" in fields or not isinstance(before.get("password_hash"), str):
+    kept = {name: before[name] for name in _PASSWORDS if name in before}
+    if not kept or any(name in fields for name in _PASSWORDS):
         return new
-    fields["password_hash"] = before["password_hash"]
-    return orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)
+    return orjson.dumps({**fields, **kept}, option=orjson.OPT_SORT_KEYS)
 
 
 def _fields(text: bytes) -> dict[str, Any]:
@@ -216,7 +221,8 @@ def _yaml(documents: Mapping[DocumentKey, bytes]) -> str:
     for key, text in documents.items():
         fields = orjson.loads(text)
         ordered = {name: fields[name] for name in MODELS[key.kind].model_fields if name in fields}
-        ordered.pop("password_hash", None)
+        for name in _PASSWORDS:
+            ordered.pop(name, None)
         if key.kind == "gateway":
             gateways[key.gateway] = ordered
         else:

@@ -70,6 +70,7 @@ class Context:
         "counters",
         "date_line",
         "draining",
+        "gateway_lookups",
         "guard",
         "id_prefix",
         "limits",
@@ -101,12 +102,28 @@ class Context:
             limits.max_failures_per_address, limits.max_failures_per_account, limits.failure_window_s
         )
         self.lookups = 0  # requests that wait for the resolver
+        self.gateway_lookups: dict[str, int] = {}
         self.draining = False
         self.id_prefix = os.urandom(6).hex().encode("ascii")
         self.wall_s = 0.0
         self.now_s = 0.0
         self.date_line = b""
 
-    def look_up_done(self, _: asyncio.Task[None]) -> None:
-        """Count one less. A task that is cancelled before its first step runs nothing of its own, but this."""
+    def may_look_up(self, gateway: str) -> bool:
+        """Tell whether another look-up may begin: one gateway's must not take the places of all others."""
+        limit = self.limits.max_lookups
+        return self.lookups < limit and self.gateway_lookups.get(gateway, 0) < max(limit // 2, 1)
+
+    def look_up_begun(self, gateway: str) -> None:
+        """Count a look-up."""
+        self.lookups += 1
+        self.gateway_lookups[gateway] = self.gateway_lookups.get(gateway, 0) + 1
+
+    def look_up_done(self, gateway: str) -> None:
+        """Count one less."""
         self.lookups -= 1
+        left = self.gateway_lookups[gateway] - 1
+        if left:
+            self.gateway_lookups[gateway] = left
+        else:
+            del self.gateway_lookups[gateway]

@@ -230,7 +230,7 @@ class Downstream:
         elif kind is Refusal:
             self._refuse(decision, head, rest)  # type: ignore[arg-type]  # as above
         elif isinstance(decision, Pending):
-            if self.context.lookups >= self.context.limits.max_lookups:
+            if not self.context.may_look_up(decision.gateway.name):
                 self._refuse(Refusal(Reason.OVERLOADED, decision.request_id), head, rest)
                 return
             self.phase = BUSY

@@ -48,9 +48,13 @@ class Waiting:
     def start(self) -> None:
         """Begin the look-up."""
         context = self.downstream.context
-        context.lookups += 1
+        context.look_up_begun(self.pending.gateway.name)
         self.task = context.loop.create_task(self._run(), name="look-up")
-        self.task.add_done_callback(context.look_up_done)
+        self.task.add_done_callback(self._done)
+
+    def _done(self, _task: asyncio.Task[None]) -> None:
+        """A task that is cancelled before its first step runs nothing of its own, but this."""
+        self.downstream.context.look_up_done(self.pending.gateway.name)
 
     async def _run(self) -> None:
         context = self.downstream.context
@@ -151,12 +155,16 @@ class LocalExchange:
 
     def _answer(self) -> None:
         context = self.downstream.context
-        if context.lookups >= context.limits.max_lookups:
+        if not context.may_look_up(self.local.gateway.name):
             self._refuse(Reason.OVERLOADED)
             return
-        context.lookups += 1
+        context.look_up_begun(self.local.gateway.name)
         self.task = context.loop.create_task(self._run(), name="own-endpoint")
-        self.task.add_done_callback(context.look_up_done)
+        self.task.add_done_callback(self._done)
+
+    def _done(self, _task: asyncio.Task[None]) -> None:
+        """As in `Waiting`."""
+        self.downstream.context.look_up_done(self.local.gateway.name)
 
     async def _run(self) -> None:
         context = self.downstream.context

@@ -306,6 +306,32 @@ def test_without_a_cache_time_each_request_is_asked_about() -> None:
     assert isinstance(show(checker, b"opaque"), IntrospectionLookup)
 
 
+@pytest.mark.parametrize("spelling", [b"Bearer  %b", b"Bearer     %b", b"bearer %b", b"BEARER  %b"])
+def test_a_token_is_asked_about_once_however_the_field_is_spelt(spelling: bytes) -> None:
+    def spelt(checker: OAuth2Authenticator, token: bytes) -> object:
+        presented = [(b"authorization", spelling % token)]
+        return checker.identify(RequestHead(b"GET", b"/", 1, []), presented, Client("192.0.2.1"), NOW)
+
+    checker = authenticator(INTROSPECT)
+    found = introspected(checker, ACTIVE)
+    assert spelt(checker, b"opaque") is found
+    introspected(checker, {"active": False}, token=b"bad")
+    assert isinstance(spelt(checker, b"bad"), Denial)
+    other = spelt(checker, b"other")
+    assert isinstance(other, IntrospectionLookup)
+    assert isinstance(checker.introspected(other, ACTIVE, NOW), Identity)
+    assert isinstance(show(checker, b"other"), Identity)
+
+
+def test_another_scheme_of_six_letters_is_no_bearer_token() -> None:
+    checker = authenticator(INTROSPECT)
+    introspected(checker, ACTIVE)
+    presented = [(b"authorization", b"Digest opaque")]
+    found = checker.identify(RequestHead(b"GET", b"/", 1, []), presented, Client("192.0.2.1"), NOW)
+    assert isinstance(found, Denial)
+    assert found.reason is Reason.CREDENTIALS_MISSING
+
+
 def test_a_jwt_is_introspected_too() -> None:
     introspected(authenticator(INTROSPECT), ACTIVE, token=SIGNER.token(claims_at(NOW)))
 

@@ -167,6 +167,17 @@ async def test_a_change_in_the_store_reaches_every_authenticator() -> None:
         assert (await keyrings.signing_key(one)).kid == key.kid
 
 
+async def test_a_request_with_an_older_document_does_not_take_the_keys_from_the_newer_one() -> None:
+    store = Store()
+    async with keyrings_on(store) as keyrings:
+        older, newer = authenticator(), authenticator()
+        for one in (older, newer, older):  # it began before the change, and asks after it
+            await keyrings.signing_key(one)
+        key = await rotate(store, "shop", "EdDSA", revoke=True)
+        await eventually(lambda: newer.keys is not None and newer.keys.keys() == {key.kid})
+        assert older.keys == newer.keys
+
+
 async def test_a_change_while_the_store_is_away_is_taken_in_later() -> None:
     store = Store()
     async with keyrings_on(store) as keyrings:

@@ -291,6 +291,28 @@ def test_an_export_holds_no_password_hash_and_apply_keeps_the_stored_one(
     assert fields["roles"] == ["new"]
 
 
+@pytest.mark.parametrize(
+    "stored", [{"password_hash": PASSWORD_HASH}, {"passwords": [{"id": "p1", "hash": PASSWORD_HASH}]}]
+)
+def test_passwords_of_either_field_stay_in_redis_and_one_in_the_file_replaces_all(
+    authgate: Command, client: redis.Redis, tmp_path: Path, stored: dict[str, object]
+) -> None:
+    put(client, app=stored)
+    done = authgate("export")
+    assert "argon2" not in done.out
+    file = tmp_path / "export.yaml"
+    file.write_text(done.out)
+    assert authgate("apply", str(file)).out == "no change\n"
+    content = yaml.safe_load(done.out)
+    new = [{"id": "p2", "hash": PASSWORD_HASH[:-1] + "A"}]
+    content["gateways"]["shop"]["consumers"]["app"]["passwords"] = new
+    file.write_text(yaml.safe_dump(content))
+    assert authgate("apply", str(file)).code == 0
+    fields = orjson.loads(client.get(APP) or b"")
+    assert fields["passwords"] == new
+    assert "password_hash" not in fields
+
+
 def test_an_export_names_what_it_had_to_leave_out(
     authgate: Command, client: redis.Redis, tmp_path: Path
 ) -> None:

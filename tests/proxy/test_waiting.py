@@ -252,8 +252,8 @@ async def test_a_half_closed_upload_that_is_not_whole_ends_with_its_lookup() -> 
         assert await asyncio.wait_for(reader.read(-1), 10) == b""
 
 
-async def test_only_so_many_requests_wait_at_once() -> None:
-    async with waiting(Limits(max_lookups=2)) as (stack, _, gate):
+async def test_only_so_many_requests_of_a_gateway_wait_at_once() -> None:
+    async with waiting(Limits(max_lookups=4)) as (stack, _, gate):
         for _ in range(2):
             _, writer = await stack.connect()
             writer.write(request(b"GET", b"/s/1"))
@@ -263,8 +263,16 @@ async def test_only_so_many_requests_wait_at_once() -> None:
             refused = await exchange(reader, writer, request(b"GET", path), b"GET")
             assert refused.status == 503
             assert b"overloaded" in refused.body
+        assert stack.context.may_look_up("another"), "one gateway must not take the places of all others"
+        assert not stack.context.may_look_up("gw")
+        for _ in range(2):
+            stack.context.look_up_begun("another")
+        assert not stack.context.may_look_up("a third one")
+        for _ in range(2):
+            stack.context.look_up_done("another")
         gate.open.set()
         await until(lambda: stack.context.lookups == 0)
+        assert stack.context.gateway_lookups == {}
         assert (await exchange(reader, writer, request(b"GET", b"/s/1"), b"GET")).status == 200
 
 
