@@ -54,6 +54,23 @@ def is_navigation(head: RequestHead) -> bool:
     return accept is not None and _prefers_html(accept)
 
 
+def is_page(head: RequestHead) -> bool:
+    """Tell whether this may be a page that a person goes to: no other site's image or frame, as far as browsers say.
+
+    One that says nothing, and whoever is none, may go there; and so may this origin's own scripts, since a service worker
+    makes a navigation look like one.
+    """
+    if field_value(head, b"sec-fetch-site") == b"same-origin":
+        return True
+    mode, place = field_value(head, b"sec-fetch-mode"), field_value(head, b"sec-fetch-dest")
+    return (mode is None or mode == b"navigate") and (place is None or place == b"document")
+
+
+def is_from_browser(head: RequestHead) -> bool:
+    """Tell whether a POST comes from a page: every browser sends Origin with it, if nothing newer."""
+    return field_value(head, b"sec-fetch-site") is not None or field_value(head, b"origin") is not None
+
+
 def _prefers_html(accept: bytes) -> bool:
     """RFC 9110 section 12.5.1: HTML is named, and nothing named is wanted more; of equals the first counts."""
     best_type, best_quality = b"", 0.0

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from authgate_fast.auth.browser import form_values
+from authgate_fast.auth.browser import form_values, is_from_browser
 from authgate_fast.auth.interface import Denial
 from authgate_fast.auth.session import read_clear, session_prefix, sid_name
 from authgate_fast.auth.tokens import LEEWAY_S, TokenError
@@ -46,15 +46,21 @@ class BackChannelLogout:
 
     async def answer(self, authenticator: BffAuthenticator, local: Local, body: bytes) -> Reply | Denial:
         """End what a logout token names. Raises StateUnavailableError, IssuerUnavailableError."""
+        if is_from_browser(
+            local.head
+        ):  # a form of any site; it must not count against its visitors' addresses
+            log.info("a logout token for gateway %s came from a browser", authenticator.gateway)
+            return _REFUSED
+        values = form_values(body).get("logout_token", [])
+        if len(values) != 1:
+            log.info("a back-channel logout for gateway %s has not one logout_token", authenticator.gateway)
+            return _REFUSED
         now = self._clock()
         client, address = local.client, caller_address(local.head, local.client)
         guard = client.guard
         if guard is not None and guard.retry_after_s(address, b"", now):
             return Denial(Reason.CREDENTIALS_INVALID, is_failure=True)
-        values = form_values(body).get("logout_token", [])
         try:
-            if len(values) != 1:
-                raise TokenError("the request has no logout_token, or several")
             told = await self._issuers.logout_token(authenticator.settings, values[0], now)
             used = f"{USED_PREFIX}{authenticator.gateway}:{sha256(told.jti.encode()).hexdigest()}"
             if await self._store.get(used) is not None:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from authgate_fast.auth.browser import form_values, safe_return_to
+from authgate_fast.auth.browser import form_values, is_page, safe_return_to
 from authgate_fast.auth.cookies import (
     CALLBACK_PATH,
     LOGIN_TTL_S,
@@ -22,7 +22,7 @@ from authgate_fast.auth.cookies import (
     set_login,
     set_session,
 )
-from authgate_fast.auth.failures import FailureGuard
+from authgate_fast.auth.failures import FailureGuard, address_name
 from authgate_fast.auth.interface import Denial
 from authgate_fast.auth.login import (
     Transaction,
@@ -94,8 +94,12 @@ class BffLogins:
         origin = origin_of(local)
         if origin is None:
             return _no_origin()
+        if not is_page(local.head):
+            return _failed("/bff/login was asked for by something other than a page that a browser goes to")
         now = self._clock()
-        address, name = caller_address(local.head, local.client), authenticator.gateway.encode("ascii")
+        # Of this gateway and of logins alone: what other sites can make a browser begin shuts nobody out elsewhere.
+        address = f"{authenticator.gateway} {address_name(caller_address(local.head, local.client))}"
+        name = authenticator.gateway.encode("ascii")
         if self._begun.retry_after_s(address, name, now):
             return Denial(
                 Reason.TOO_MANY_FAILURES,
@@ -136,7 +140,7 @@ class BffLogins:
         query = form_values(local.query)
         state = _one(query, "state").encode("utf-8", "surrogateescape")
         if not is_secret(state):
-            return _failed("the callback has no state, or one that was never made here", counts=True)
+            return _failed("the callback has no state, or one that was never made here")
         clear = clear_login(login_cookie(state), secure=secure)
         transaction = await self._take(authenticator, state, local, presented, clear)
         if isinstance(transaction, Denial):
@@ -173,7 +177,18 @@ class BffLogins:
     async def _take(
         self, authenticator: BffAuthenticator, state: bytes, local: Local, presented: Presented, clear: bytes
     ) -> Transaction | Denial:
-        """Take the transaction of a state out of the store: it is used once, whatever comes of it."""
+        """Take the transaction of a state out of the store: it is used once, whatever comes of it.
+
+        First the cookie: a page of another site can send a browser here, but not with that. So what such pages send
+        costs the store nothing, and does not count against the browser's address.
+        """
+        binding = own_cookie(presented, login_cookie(state))
+        if binding is None or not is_secret(binding):
+            return _failed(
+                "no login with this state is under way in this browser: used before, begun in another one, or the "
+                "browser keeps no cookies",
+                clear,
+            )
         now = self._clock()
         client = local.client
         if client.guard is not None and client.guard.retry_after_s(
@@ -188,9 +203,6 @@ class BffLogins:
                 clear,
                 counts=True,
             )
-        binding = own_cookie(presented, login_cookie(state))
-        if binding is None or not is_secret(binding):
-            return _failed("the login was begun in another browser, or this one keeps no cookies", clear)
         try:
             return open_transaction(value, place, state, binding, now)
         except SealError as error:

@@ -12,7 +12,9 @@ from authgate_fast.auth.browser import (
     MAX_RETURN_TO_BYTES,
     cross_site_problem,
     form_values,
+    is_from_browser,
     is_navigation,
+    is_page,
     login_location,
     safe_return_to,
 )
@@ -101,6 +103,36 @@ def test_a_target_that_is_no_safe_way_back_is_left_out(target: bytes) -> None:
 )
 def test_a_person_is_told_from_a_script(fields: list[tuple[bytes, bytes]], expected: bool) -> None:
     assert is_navigation(head(*fields)) is expected
+
+
+FETCH = [b"Sec-Fetch-Site", b"Sec-Fetch-Mode", b"Sec-Fetch-Dest"]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ((None, None, None), True), ((b"none", b"navigate", b"document"), True), ((b"cross-site", b"navigate", b"document"), True),
+        ((None, b"navigate", None), True), ((b"same-origin", b"same-origin", b"empty"), True), ((b"same-origin", b"navigate", b"iframe"), True),
+        ((b"cross-site", b"no-cors", b"image"), False), ((b"cross-site", b"navigate", b"iframe"), False),
+        ((b"same-site", b"cors", b"empty"), False), ((b"cross-site", b"no-cors", None), False), ((None, b"no-cors", None), False),
+        ((b"cross-site", None, b"script"), False),
+    ],
+)  # fmt: skip
+def test_another_sites_images_scripts_and_frames_are_no_pages(
+    values: tuple[bytes | None, ...], expected: bool
+) -> None:
+    fields = [(name, value) for name, value in zip(FETCH, values, strict=True) if value is not None]
+    assert is_page(head(*fields)) is expected
+
+
+def test_what_a_page_posts_is_told_from_what_a_server_posts() -> None:
+    assert not is_from_browser(head((b"Content-Type", b"text/plain"), method=b"POST"))
+    for field in (
+        (b"Origin", b"null"),
+        (b"Origin", b"https://shop.test"),
+        (b"Sec-Fetch-Site", b"same-origin"),
+    ):
+        assert is_from_browser(head(field, method=b"POST"))
 
 
 @pytest.mark.parametrize("method", [b"POST", b"HEAD", b"PUT", b"get"])

@@ -8,10 +8,12 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from authgate_fast.auth.login import login_cookie
 from authgate_fast.lookup import bff_login
 from tests.lookup.bff_kit import (
     SESSION,
     Answer,
+    Browser,
     eventually,
     fetch,
     query_of,
@@ -482,6 +484,45 @@ async def test_a_flood_of_logins_is_bounded_per_address(
         assert answer.get("retry-after")
 
 
+async def test_the_logins_begun_at_one_gateway_say_nothing_about_another(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bff_login, "LOGINS_PER_ADDRESS", 1)
+    async with serving(provider) as site, serving(provider, name="other") as other:
+        other.stack.context.resolver = site.resolver  # as gateways of one worker
+        assert [(await site.browser().visit("/bff/login")).status for _ in range(2)] == [302, 429]
+        assert [(await other.browser().visit("/bff/login")).status for _ in range(2)] == [302, 429]
+
+
+async def test_what_pages_of_other_sites_embed_shuts_no_visitor_out(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bff_login, "LOGINS_PER_ADDRESS", 1)
+    image = [("Sec-Fetch-Site", "cross-site"), ("Sec-Fetch-Mode", "no-cors"), ("Sec-Fetch-Dest", "image")]
+    frame = [("Sec-Fetch-Site", "cross-site"), ("Sec-Fetch-Mode", "navigate"), ("Sec-Fetch-Dest", "iframe")]
+    async with serving(provider) as site:
+        site.stack.context.guard.__init__(1, 100, 60.0)  # type: ignore[misc]  # a fresh one, which connections share
+        browser = site.browser()
+        foreign = await sign_in(await Browser(site.port, browser.host).begin())
+        site.resolver.bff._logins._begun.__init__(1, 100, 60.0)  # type: ignore[misc]
+        with monkeypatch.context() as without_store:
+            for method in ("get", "take", "put", "add"):
+                without_store.setattr(site.resolver.store, method, None)
+            for target in (
+                "/bff/login",
+                "/bff/callback",
+                "/bff/callback?x",
+                "/bff/callback?code=x&state=" + "A" * 43,
+                foreign,
+            ):
+                for lines in (image, frame, []):
+                    if lines or target != "/bff/login":
+                        answer = await browser.go(target, "GET", *lines)
+                        assert (answer.status, answer.code) == (400, "login_failed")
+        assert (await browser.log_in()).status == 302
+        assert (await browser.me()).status == 200
+
+
 async def test_guessed_states_and_sessions_are_stopped(
     provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -492,7 +533,8 @@ async def test_guessed_states_and_sessions_are_stopped(
             statuses = []
             for number in range(8):
                 guess = f"{number:A>43}"
-                browser.cookies = {} if "=" in endpoint else {SESSION: (guess, "/")}
+                binding = login_cookie(guess.encode()).decode()  # as if one had been made here
+                browser.cookies = {binding if "=" in endpoint else SESSION: (guess, "/")}
                 statuses.append(
                     (await browser.go(f"/bff/{endpoint}" + (guess if "=" in endpoint else ""))).status
                 )
@@ -503,5 +545,5 @@ async def test_guessed_states_and_sessions_are_stopped(
         ):  # neither costs the store anything any more
             monkeypatch.setattr(site.resolver.store, "take", None)
             monkeypatch.setattr(site.resolver.store, "get", None)
-            browser.cookies = {SESSION: ("B" * 43, "/")}
+            browser.cookies = dict.fromkeys((SESSION, login_cookie(b"B" * 43).decode()), ("B" * 43, "/"))
             assert (await browser.go(f"/bff/{endpoint}")).status == 429

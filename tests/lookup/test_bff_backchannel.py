@@ -139,6 +139,22 @@ async def test_guessing_is_stopped(provider: Provider) -> None:
         assert [(await tell(site, "x")).status for _ in range(5)] == [400, 400, 400, 429, 429]
 
 
+async def test_what_pages_of_other_sites_send_does_not_count_against_their_visitors(
+    provider: Provider,
+) -> None:
+    async with serving(provider) as site:
+        site.stack.context.guard.__init__(1, 100, 60.0)  # type: ignore[misc]  # a fresh one, which connections share
+        browser = site.browser()
+        good = urlencode({"logout_token": provider.sign(logout_claims(provider), typ="logout+jwt")}).encode()
+        for sender in (("Sec-Fetch-Site", "cross-site"), ("Origin", "https://evil.test"), ("Origin", "null")):
+            for body in (b"", b"x=1", b"logout_token=x", good):
+                told = await browser.go("/bff/backchannel-logout", "POST", sender, body=body)
+                assert (told.status, told.json) == (400, {"error": "invalid_request"})
+        for body in (b"x=1", b"logout_token=x&logout_token=y"):
+            assert (await browser.go("/bff/backchannel-logout", "POST", body=body)).status == 400
+        assert (await tell(site)).status == 200
+
+
 async def test_a_search_is_bounded(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bff_backchannel, "MAX_SESSIONS", 1)
     async with serving(provider) as site:
