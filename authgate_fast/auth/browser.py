@@ -57,8 +57,8 @@ def is_navigation(head: RequestHead) -> bool:
 def is_page(head: RequestHead) -> bool:
     """Tell whether this may be a page that a person goes to: no other site's image or frame, as far as browsers say.
 
-    One that says nothing, and whoever is none, may go there; and so may this origin's own scripts, since a service worker
-    makes a navigation look like one.
+    One that says nothing, and whoever is none, may go there; and so may this origin's own scripts, since a service
+    worker makes a navigation look like one.
     """
     if field_value(head, b"sec-fetch-site") == b"same-origin":
         return True

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 SESSION_PREFIX = "authgate:state:session:"
 SID_PREFIX = "authgate:state:sid:"
+SUB_PREFIX = "authgate:state:sub:"
 MAX_RECORD_BYTES = 65_536
 """Tokens and claims of one session; a browser's cookie jar would hold less."""
 _NONCE_BYTES = 12
@@ -146,8 +147,17 @@ def session_prefix(gateway: str) -> str:
 
 
 def sid_name(gateway: str, sid: str) -> str:
-    """Return the name under which the store keeps the name of the session that belongs to one at the provider."""
-    return f"{SID_PREFIX}{gateway}:{sha256(sid.encode()).hexdigest()}"
+    """Return the name under which the store lists the sessions that belong to one at the provider."""
+    return f"{SID_PREFIX}{gateway}:{_hash(sid)}"
+
+
+def sub_name(gateway: str, sub: str) -> str:
+    """Return the name under which the store lists the sessions of a user."""
+    return f"{SUB_PREFIX}{gateway}:{_hash(sub)}"
+
+
+def _hash(text: str) -> str:
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()  # JSON can hold half a character
 
 
 def derive_key(secret: bytes, purpose: bytes) -> bytes:

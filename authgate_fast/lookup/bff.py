@@ -48,7 +48,7 @@ class BffEndpoints:
         self._sessions = sessions
         self._clock = clock
         self._logins = BffLogins(store, issuers, sessions, clock)
-        self._back_channel = BackChannelLogout(store, issuers, clock)
+        self._back_channel = BackChannelLogout(store, issuers, sessions.index, clock)
 
     async def answer(self, local: Local, body: bytes) -> Reply | Denial:
         """Answer one request."""

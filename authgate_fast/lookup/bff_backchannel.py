@@ -6,7 +6,6 @@ it signed says whose sessions end.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 from hashlib import sha256
@@ -14,21 +13,18 @@ from typing import TYPE_CHECKING
 
 from authgate_fast.auth.browser import form_values, is_from_browser
 from authgate_fast.auth.interface import Denial
-from authgate_fast.auth.session import read_clear, session_prefix, sid_name
 from authgate_fast.auth.tokens import LEEWAY_S, TokenError
 from authgate_fast.decision import Reply, caller_address
 from authgate_fast.errors import Reason
 
 if TYPE_CHECKING:
     from authgate_fast.auth.bff import BffAuthenticator
-    from authgate_fast.auth.logout_token import LoggedOut
     from authgate_fast.decision import Local
     from authgate_fast.lookup.issuer import Issuers
+    from authgate_fast.lookup.session_index import SessionIndex
     from authgate_fast.lookup.store import StateStore
 
 USED_PREFIX = "authgate:state:logout-token:"
-MAX_SESSIONS = 100_000
-"""Sessions that are looked through for a user's; a token that names a session needs no search."""
 _LINES = b"Cache-Control: no-store\r\n"  # section 2.8
 _REFUSED = Reply(400, b"Content-Type: application/json\r\n" + _LINES, b'{"error":"invalid_request"}')
 
@@ -38,11 +34,13 @@ log = logging.getLogger("authgate.bff")
 class BackChannelLogout:
     """Ends sessions at the provider's word."""
 
-    def __init__(self, store: StateStore, issuers: Issuers, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, store: StateStore, issuers: Issuers, index: SessionIndex, clock: Callable[[], float]
+    ) -> None:
         self._store = store
+        self._index = index
         self._issuers = issuers
         self._clock = clock
-        self._searching = asyncio.Semaphore(1)  # a search is work for the store, and can wait
 
     async def answer(self, authenticator: BffAuthenticator, local: Local, body: bytes) -> Reply | Denial:
         """End what a logout token names. Raises StateUnavailableError, IssuerUnavailableError."""
@@ -70,24 +68,12 @@ class BackChannelLogout:
             if guard is not None:
                 guard.failed(address, b"", now)
             return _REFUSED
-        count = await (self._end_one if told.sid else self._end_all)(authenticator.gateway, told)
+        gateway = authenticator.gateway
+        if told.sid:
+            count = await self._index.end_sign_in(gateway, told.sid)
+        else:
+            count = await self._index.end_user(gateway, told.sub)
         # Only now: a provider that was told of a failure sends its token again.
         await self._store.put(used, b"used", max(told.expires_at - now, 0.0) + 2 * LEEWAY_S)
         log.info("gateway %s: the provider ended %d sessions", authenticator.gateway, count)
         return Reply(200, _LINES)
-
-    async def _end_one(self, gateway: str, told: LoggedOut) -> int:
-        name = await self._store.take(sid_name(gateway, told.sid))
-        if name is None:
-            return 0
-        return int(await self._store.delete(name.decode("ascii")))
-
-    async def _end_all(self, gateway: str, told: LoggedOut) -> int:
-        count = 0
-        async with self._searching:
-            for name in await self._store.names(session_prefix(gateway), MAX_SESSIONS):
-                value = await self._store.get(name)
-                clear = read_clear(value) if value is not None else None
-                if clear is not None and clear.get("sub") == told.sub:
-                    count += await self._store.delete(name)
-        return count

@@ -25,10 +25,11 @@ from authgate_fast.auth.session import (
     seal_record,
     session_key,
     session_name,
-    sid_name,
 )
+from authgate_fast.auth.tokens import TokenError
 from authgate_fast.auth.user_lines import UnusableClaimError
 from authgate_fast.errors import Reason
+from authgate_fast.lookup.session_index import SessionIndex
 from authgate_fast.lookup.session_refresh import RETRY_S, RefreshFailedError, Renewer
 from authgate_fast.lookup.store import StateUnavailableError
 
@@ -58,6 +59,7 @@ class Sessions:
         self._store = store
         self._clock = clock
         self.renewer = Renewer(store, issuers, clock)
+        self.index = SessionIndex(store)
         self._authenticators: dict[str, BffAuthenticator] = {}
         self._reading: dict[str, Session] = {}
         self._checks: dict[str, asyncio.Task[Session | None]] = {}
@@ -95,16 +97,19 @@ class Sessions:
         return None if session is None or session.ended else session
 
     async def begin(self, authenticator: BffAuthenticator, record: Record) -> bytes:
-        """Store a new session; return the cookie's value. Raises SealError if the provider's tokens are too large."""
+        """Store a new session; return the cookie's value.
+
+        Raises SealError if the provider's tokens are too large, TokenError if a logout came in between.
+        """
         cookie = new_secret().encode("ascii")
-        name = session_name(authenticator.gateway, cookie)
+        gateway = authenticator.gateway
+        name = session_name(gateway, cookie)
         value = seal_record(session_key(cookie), name, record)
+        await self.index.add(gateway, record, name, float(authenticator.settings.absolute_ttl_s))
         await self._store.put(name, value, self._idle_s(authenticator, record.ends_at))
-        if record.sid:
-            ends_in_s = float(authenticator.settings.absolute_ttl_s)
-            await self._store.put(
-                sid_name(authenticator.gateway, record.sid), name.encode("ascii"), ends_in_s
-            )
+        if not await self.index.holds(gateway, record, name):
+            await self._store.delete(name)
+            raise TokenError("the user was logged out at the same moment")
         return cookie
 
     async def end(self, authenticator: BffAuthenticator, cookie: bytes) -> Record | None:

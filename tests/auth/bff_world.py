@@ -7,7 +7,7 @@ from typing import Any
 
 from authgate_fast.auth.bff import BffAuthenticator, BffSettings, SessionLookup
 from authgate_fast.auth.interface import Denial
-from authgate_fast.auth.session import Record
+from authgate_fast.auth.session import SESSION_PREFIX, Record
 from authgate_fast.decision import Client
 from authgate_fast.http.request import RequestHead
 from authgate_fast.lookup.issuer import Issuers
@@ -37,14 +37,14 @@ def record(now: float = NOW, **changes: Any) -> Record:
 
 
 class CountingStore(MemoryStore):
-    """A store in memory that counts."""
+    """A store in memory that counts what is asked about sessions."""
 
     def __init__(self, clock: Any) -> None:
         super().__init__(clock)
         self.gets = self.touches = 0
 
     async def get(self, name: str) -> bytes | None:
-        self.gets += 1
+        self.gets += name.startswith(SESSION_PREFIX)
         return await super().get(name)
 
     async def touch(self, name: str, ttl_s: float) -> bool:
