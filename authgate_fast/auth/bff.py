@@ -77,7 +77,6 @@ class BffAuthenticator:
     """Checks the session cookie, and that what changes something comes from this site's own pages."""
 
     __slots__ = (
-        "_doubled",
         "_ended",
         "_missing",
         "_unknown",
@@ -85,6 +84,7 @@ class BffAuthenticator:
         "check_s",
         "credential_fields",
         "dead",
+        "doubled",
         "endpoints",
         "gateway",
         "keeps_lines",
@@ -128,7 +128,7 @@ class BffAuthenticator:
             why="the session cookie is of no session: it ended, or was never made here",
             is_failure=True,
         )
-        self._doubled = Denial(
+        self.doubled = Denial(
             Reason.CREDENTIALS_INVALID,
             detail="The request has two session cookies; clear the cookies of this site and of its parent domains.",
             extra_lines=self.challenge,
@@ -143,7 +143,7 @@ class BffAuthenticator:
         if cookie is None:
             return self._refuse(head, self._missing)
         if cookie == TWICE:
-            return self._doubled
+            return self.doubled
         if head.method not in SAFE_METHODS:
             problem = self.cross_site_problem(head, client)
             if problem:

@@ -43,12 +43,14 @@ def session_cookie(presented: Presented) -> bytes | None:
 
 
 def session_cookies(presented: Presented) -> list[bytes]:
-    """Return all values of the session cookie."""
-    found: list[bytes] = []
+    """Return the values of the session cookie that could be one of ours, each once: junk must not hide one that is."""
+    found: dict[bytes, None] = {}
     for name, value in presented:
         if name == b"cookie" and SESSION_COOKIE in value:
-            found += _values(value, SESSION_COOKIE)
-    return found
+            for item in _values(value, SESSION_COOKIE):
+                if is_secret(item):
+                    found[item] = None
+    return list(found)
 
 
 def own_cookie(presented: Presented, wanted: bytes) -> bytes | None:

@@ -111,10 +111,13 @@ class BffEndpoints:
         problem = authenticator.cross_site_problem(local.head, local.client)
         if problem:
             return Denial(Reason.CSRF_REJECTED, why=problem)
+        cookies = session_cookies(presented)
+        if len(cookies) > MAX_OLD_SESSIONS:
+            return authenticator.doubled
         settings = authenticator.settings
         id_token = ""
-        for cookie in session_cookies(presented)[:MAX_OLD_SESSIONS]:
-            if is_secret(cookie) and sha256(cookie).digest() not in authenticator.dead:
+        for cookie in cookies:
+            if sha256(cookie).digest() not in authenticator.dead:
                 record = await self._sessions.end(authenticator, cookie)
                 if record is not None:
                     id_token = record.id_token

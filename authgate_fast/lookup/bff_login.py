@@ -57,7 +57,7 @@ LOGINS_PER_GATEWAY = 6_000
 """And all addresses together: each one stands in the store for ten minutes, with some 700 bytes."""
 LOGIN_WINDOW_S = 60.0
 MAX_OLD_SESSIONS = 4
-"""Session cookies of one request that are looked at to end them; a browser has one."""
+"""Session cookies that a request may have to end them; a browser has one, and may have been given others."""
 # The callback's URL holds a code: no cache keeps it, and nobody on the next page gets to see it.
 _PRIVATE = b"Cache-Control: no-store\r\nReferrer-Policy: no-referrer\r\n"
 _VISIBLE = re.compile(r"[\x21-\x7e]{1,4096}")
@@ -136,6 +136,9 @@ class BffLogins:
         origin = origin_of(local)
         if origin is None:
             return _no_origin()
+        old_sessions = session_cookies(presented)
+        if len(old_sessions) > MAX_OLD_SESSIONS:
+            return authenticator.doubled
         secure = is_secure(origin)
         query = form_values(local.query)
         state = _one(query, "state").encode("utf-8", "surrogateescape")
@@ -167,9 +170,8 @@ class BffLogins:
             raise
         # A session id that the browser came with is never taken over, and its session ends (fixation). Its tokens
         # are not revoked: at some providers that would end the new ones too, which are of the same sign-in.
-        for old in session_cookies(presented)[:MAX_OLD_SESSIONS]:
-            if is_secret(old):
-                await self._sessions.end(authenticator, old)
+        for old in old_sessions:
+            await self._sessions.end(authenticator, old)
         return_to = safe_return_to(transaction.return_to.encode("ascii"))
         lines = b"Location: %b\r\n%b%b" % (return_to, set_session(cookie, secure=secure), clear)
         return Reply(302, lines + _PRIVATE)

@@ -1,6 +1,6 @@
 """Which sessions belong to one sign-in at the provider, and which to one user.
 
-These lists are in the store, so that a logout at the provider ends all of them and needs no search. A list is the SHA-256
+The lists are in the store, so that a logout at the provider ends all of them and needs no search. Each is the SHA-256
 digests of cookies, the oldest first. It is written before the session is, and looked at again after it: so of a login
 and a logout at the same moment one sees the other. A list that is full loses what is over; if nothing is, its oldest
 session ends. So no session that lives is ever missing.

@@ -392,6 +392,35 @@ async def test_cookie_tossing(provider: Provider) -> None:
         assert {(await one.me()).status for one in (victim, attacker)} == {401}
 
 
+async def test_tossed_junk_hides_no_session_from_logout_and_login(provider: Provider) -> None:
+    async with serving(provider) as site:
+        for path in ("logout", "login"):
+            victim = site.browser()
+            await victim.log_in()
+            junk = "".join(f"{SESSION}=x{number}; " for number in range(9))
+            doubled = f"x; {junk}{SESSION}={victim.session}; {SESSION}={victim.session}"
+            tossed = Browser(site.port, victim.host, {SESSION: (doubled, "/")})
+            if path == "logout":
+                assert (await tossed.post("/bff/logout")).status == 204
+            else:
+                assert (await tossed.log_in()).status == 302
+            assert (await victim.me()).status == 401
+
+
+async def test_more_tossed_sessions_than_are_looked_at_are_refused(provider: Provider) -> None:
+    async with serving(provider) as site:
+        victim = site.browser()
+        await victim.log_in()
+        junk = "".join(f"{number:A>43}; {SESSION}=" for number in range(4))
+        tossed = Browser(site.port, victim.host, {SESSION: (junk + victim.session, "/")})
+        out = await tossed.post("/bff/logout")
+        assert (out.status, out.code, out.all("set-cookie")) == (401, "credentials_invalid", [])
+        back = await sign_in(await tossed.begin())
+        assert (await tossed.visit(back)).code == "credentials_invalid"
+        assert exchanges(provider) == 1
+        assert (await victim.me()).status == 200
+
+
 async def test_a_session_id_in_any_other_place_is_nothing(provider: Provider) -> None:
     async with serving(provider) as site:
         browser = site.browser()
