@@ -115,13 +115,21 @@ class BffEndpoints:
         if len(cookies) > MAX_OLD_SESSIONS:
             return authenticator.doubled
         settings = authenticator.settings
+        address = caller_address(local.head, local.client)
         id_token = ""
         for cookie in cookies:
-            if sha256(cookie).digest() not in authenticator.dead:
-                record = await self._sessions.end(authenticator, cookie)
-                if record is not None:
-                    id_token = record.id_token
-                    await self._sessions.renewer.revoke(settings, record.refresh_token)
+            digest, now = sha256(cookie).digest(), self._clock()
+            if digest in authenticator.dead:
+                continue
+            guard = None if digest in authenticator.sessions else local.client.guard
+            if guard is not None and guard.retry_after_s(address, b"", now):
+                return Denial(Reason.CREDENTIALS_INVALID, is_failure=True)
+            record = await self._sessions.end(authenticator, cookie)
+            if record is not None:
+                id_token = record.id_token
+                await self._sessions.renewer.revoke(settings, record.refresh_token)
+            elif guard is not None:
+                guard.failed(address, b"", now)
         origin = origin_of(local)
         lines = clear_session(secure=origin is not None and is_secure(origin))
         if b"application/json" not in (field_value(local.head, b"accept") or b"").lower():

@@ -116,7 +116,11 @@ class Sessions:
         """End the session of a cookie, here and everywhere; return what it was."""
         name = session_name(authenticator.gateway, cookie)
         value = await self._store.take(name)
-        self._bury(authenticator, sha256(cookie).digest(), name)
+        digest = sha256(cookie).digest()
+        if value is not None or digest in authenticator.sessions or name in self._reading:
+            self._bury(
+                authenticator, digest, name
+            )  # and not what was made up, or it would crowd out the others
         if value is None:
             return None
         try:

@@ -547,3 +547,26 @@ async def test_guessed_states_and_sessions_are_stopped(
             monkeypatch.setattr(site.resolver.store, "get", None)
             browser.cookies = dict.fromkeys((SESSION, login_cookie(b"B" * 43).decode()), ("B" * 43, "/"))
             assert (await browser.go(f"/bff/{endpoint}")).status == 429
+
+
+async def test_a_logout_with_cookies_that_were_made_up_is_a_guess(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(provider) as site:
+        owner, known = site.browser(), site.browser()
+        await owner.log_in()
+        await known.log_in()
+        assert (await known.me()).status == 200  # this worker knows it
+        site.stack.context.guard.__init__(5, 100, 60.0)  # type: ignore[misc]  # a fresh one, which connections share
+        browser = site.browser()
+        statuses = []
+        for number in range(4):
+            guesses = f"; {SESSION}=".join(f"{2 * number + i:A>43}" for i in range(2))
+            browser.cookies = {SESSION: (guesses, "/")}
+            statuses.append((await browser.post("/bff/logout")).status)
+        assert statuses == [204, 204, 429, 429]
+        assert site.authenticator.dead == {}
+        assert (await known.post("/bff/logout")).status == 204
+        monkeypatch.setattr(site.resolver.store, "take", None)
+        browser.cookies = {SESSION: ("B" * 43, "/")}
+        assert (await browser.post("/bff/logout")).status == 429
