@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from authgate_fast.auth.bff import refresh_at
 from authgate_fast.auth.session import SESSION_PREFIX, Record, open_record, seal_record
+from authgate_fast.auth.tokens import TokenError
 from authgate_fast.lookup.issuer import IssuerUnavailableError, TokenRefusedError
 from authgate_fast.lookup.store import StateUnavailableError
 
@@ -27,9 +28,11 @@ if TYPE_CHECKING:
 LOCK_PREFIX = "authgate:state:session-lock:"
 CALL_S = 10.0
 """For the provider's answer."""
+ID_TOKEN_S = 3.0
+"""For checking the ID token that came with it; the provider's keys are at hand, as a rule."""
 LOCK_TTL_S = 30.0
-"""Longer than a call and storing its outcome: only a holder that died lets its lock run out."""
-WAIT_S = 12.0
+"""Longer than a call, checking its ID token and storing its outcome: only a holder that died lets its lock run out."""
+WAIT_S = 14.0
 """How long the others wait for the holder."""
 RETRY_S = 5.0
 """After a provider failed, it is left alone for this long by every session's waiters."""
@@ -100,6 +103,14 @@ class Renewer:
             if tokens is None:
                 await self._store.delete(name)
                 return None
+            problem = await self._id_token_problem(settings, record, tokens)
+            if problem:
+                log.warning("gateway client %s: a session ends: %s", settings.client_id, problem)
+                try:
+                    await self._store.delete(name)
+                finally:
+                    await self.revoke(settings, tokens.refresh_token or record.refresh_token)
+                return None
             self._put_in(record, tokens)
             return await self._save(settings, name, key, value, record)
         except RefreshFailedError:
@@ -125,6 +136,23 @@ class Renewer:
             raise RefreshFailedError(str(error)) from None
         except TimeoutError:
             raise RefreshFailedError(f"the provider did not renew a token within {CALL_S:g} s") from None
+
+    async def _id_token_problem(self, settings: BffSettings, record: Record, tokens: TokenSet) -> str:
+        """Return why the ID token among renewed tokens is not of this session's user, or "" (OpenID Connect Core
+        section 12.2); it may be missing. What cannot be checked is not believed: the old refresh token is used up.
+        """
+        if not tokens.id_token:
+            return ""
+        try:
+            async with asyncio.timeout(ID_TOKEN_S):
+                claims = await self._issuers.id_token_claims(settings, tokens.id_token, None, self._clock())
+        except (TokenError, IssuerUnavailableError) as error:
+            return f"the ID token of a renewal is not good: {error}"
+        except TimeoutError:
+            return f"the ID token of a renewal could not be checked within {ID_TOKEN_S:g} s"
+        if claims.get("iss") != record.issuer or claims.get("sub") != record.claims.get("sub"):
+            return "the provider renewed its tokens as another user's (iss, sub)"
+        return ""
 
     def _put_in(self, record: Record, tokens: TokenSet) -> None:
         """Take over what the provider sent; what it left out stays as it was (RFC 6749 section 6)."""

@@ -295,6 +295,40 @@ async def test_token_substitution_at_the_userinfo_endpoint(provider: Provider) -
         await refused(browser, back)
 
 
+@pytest.mark.parametrize(
+    ("change", "goes_on"),
+    [
+        (None, True), ({}, True), ({"nonce": None}, True), ({"sub": "u-2"}, False), ({"iss": "https://evil.test"}, False),
+        ({"aud": "other"}, False), ({"exp": 1}, False), ("x.y.z", False),
+    ],
+)  # fmt: skip
+async def test_a_renewal_that_tells_of_another_user_ends_the_session(
+    provider: Provider, change: dict[str, Any] | str | None, goes_on: bool
+) -> None:
+    """OpenID Connect Core section 12.2."""
+    provider.access_ttl_s = 1
+    async with serving(provider) as site:
+        browser = site.browser()
+        await browser.log_in()
+        id_token = change
+        if isinstance(change, dict):
+            claims = id_claims(provider, "n") | change
+            id_token = provider.sign(
+                {name: value for name, value in claims.items() if value is not None}, typ="JWT"
+            )
+        answer_with(provider, id_token)
+        await asyncio.sleep(1.05)  # the token's life, which is in whole seconds
+        answer = await browser.go("/api/x")
+        if goes_on:
+            assert (answer.status, b"Authorization: Bearer t\r\n" in answer.body) == (200, True)
+            assert provider.calls["revoke"] == 0
+        else:
+            assert (answer.status, answer.code) == (401, "credentials_invalid")
+            assert await site.resolver.store.names("authgate:state:session:", 10) == []
+            revoked = [form["token"] for endpoint, _, form in provider.requests if endpoint == "revoke"]
+            assert revoked == ["to-be-revoked"]
+
+
 # --- 4.11: open redirection -----------------------------------------------------------------------------------------------
 
 
