@@ -40,6 +40,9 @@ _NOT_NOMINATED: Final = {
 }
 
 
+_SHARING: Final = {b"private", b"no-store", b"public", b"s-maxage", b"must-revalidate"}
+"""Directives by which a response says itself whether caches that several users share may keep it."""
+
 OWN_COOKIES: Final = b"AUTHGATE_BFF_"
 """How the names of all cookies begin that a BFF gateway itself sets."""
 
@@ -177,3 +180,18 @@ def without_own_cookies(block: bytes) -> bytes:
         if lower(name) != b"set-cookie" or not value.lstrip(_BEFORE_COOKIE_NAME).startswith(OWN_COOKIES):
             lines.append(line)
     return b"\r\n".join([*lines, b""])
+
+
+def says_who_may_cache(block: bytes) -> bool:
+    """Tell whether a `ResponseHead.block` says if a shared cache may keep the response, although it is for one user.
+
+    What RFC 9111 section 3.5 asks of a response to a request with Authorization. Of a line with a quoted argument
+    nothing counts: ``private="..."`` is about single fields.
+    """
+    for line in lower(block).split(b"\r\n"):
+        if line.startswith(b"cache-control:") and b'"' not in line:
+            for directive in line.removeprefix(b"cache-control:").split(b","):
+                name, equals, _ = directive.strip(b" \t").partition(b"=")
+                if name.rstrip(b" \t") in _SHARING and (not equals or name == b"s-maxage"):
+                    return True
+    return False

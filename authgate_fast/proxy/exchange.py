@@ -13,7 +13,7 @@ from authgate_fast.errors import Reason
 from authgate_fast.http.chunked import LAST_CHUNK, ChunkedDecoder, FramingError, encode_chunk
 from authgate_fast.http.problem import CONTINUE, STATUS_STARTS
 from authgate_fast.http.request import IDEMPOTENT
-from authgate_fast.http.response import OWN_COOKIES, without_own_cookies
+from authgate_fast.http.response import OWN_COOKIES, says_who_may_cache, without_own_cookies
 from authgate_fast.proxy.retry import may_retry
 
 if TYPE_CHECKING:
@@ -202,6 +202,11 @@ class Exchange:
         block = response.block
         if OWN_COOKIES in block:
             block = self._without_own_cookies(block)
+        identity = self.forward.identity
+        if identity is not None and identity.session is not None and not says_who_may_cache(block):
+            # The client's request had a cookie where the backend's has Authorization, which keeps shared caches from
+            # storing the response (RFC 9111 section 3.5).
+            block += b"Cache-Control: private\r\n"
         return b"%b%b%b%bVia: 1.1 authgate\r\nX-Request-ID: %b\r\n%b%b" % (
             STATUS_STARTS[response.status],
             block,

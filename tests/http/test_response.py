@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authgate_fast.http.problem import STATUS_STARTS
-from authgate_fast.http.response import ResponseHead
+from authgate_fast.http.response import ResponseHead, says_who_may_cache
 from authgate_fast.proxy.heads import ResponseReader
 from tests.http.second_opinion import read_response, values
 
@@ -387,3 +387,17 @@ def test_what_goes_on_h11_reads_with_the_same_end_to_end_fields(fields: Fields, 
     assert event.status_code == status
     assert [(bytes(n), bytes(v)) for n, v in event.headers if n != b"content-length"] == expected
     assert values(event, b"content-length") == [b"2"]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ((), False), ((b"max-age=60",), False), ((b"no-cache",), False), ((b"",), False), ((b"private",), True), ((b"max-age=60, PRIVATE",), True),
+        ((b"max-age=60", b"no-store"), True), ((b"public,max-age=60",), True), ((b" s-maxage=60 ",), True), ((b"must-revalidate",), True),
+        ((b'private="set-cookie"',), False), ((b'x="a, public, b"',), False), ((b"private=x",), False), ((b"x-private",), False),
+        ((b"privat",), False), ((b"proxy-revalidate",), False),
+    ],
+)  # fmt: skip
+def test_a_response_says_whether_shared_caches_may_keep_it(values: tuple[bytes, ...], expected: bool) -> None:
+    lines = b"".join(b"cAche-Control:%b\r\n" % value for value in values)
+    assert says_who_may_cache(b"\r\nX: public\r\n" + lines + b"Pragma: private\r\n") is expected

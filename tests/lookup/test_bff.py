@@ -295,6 +295,35 @@ async def test_a_backend_cannot_set_the_session_cookie(provider: Provider) -> No
         assert b"evil" not in hints
 
 
+async def test_shared_caches_keep_no_answer_to_a_session_unless_the_backend_says_so(
+    provider: Provider,
+) -> None:
+    """RFC 9111 section 3.5, which a response to a request with Authorization would be under."""
+    said = [b""]
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(respond(extra=said[0]))
+            await writer.drain()
+
+    async with serving(provider, handler=handler) as site:
+        browser = site.browser()
+        await browser.log_in()
+        for line, told in (
+            (b"", ["private"]),
+            (b"Cache-Control: max-age=60\r\n", ["max-age=60", "private"]),
+            (b"Cache-Control: public, max-age=60\r\n", ["public, max-age=60"]),
+            (b"cache-control: no-store\r\n", ["no-store"]),
+        ):
+            said[0] = line
+            answer = await browser.go("/api/x")
+            assert (answer.all("cache-control"), answer.body) == (told, b"ok")
+        said[0] = b"Cache-Control: max-age=60\r\n"
+        for target in ("/open", "/app.js"):  # the same for everybody
+            assert (await browser.go(target)).all("cache-control") == ["max-age=60"]
+
+
 async def test_a_service_that_takes_no_tokens_gets_none(provider: Provider) -> None:
     async with serving(provider) as site:
         browser = site.browser()
