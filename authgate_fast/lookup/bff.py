@@ -114,6 +114,24 @@ class BffEndpoints:
         cookies = session_cookies(presented)
         if len(cookies) > MAX_OLD_SESSIONS:
             return authenticator.doubled
+        ended = await self._sessions.hold(self._end(authenticator, local, cookies))
+        if isinstance(ended, Denial):
+            return ended
+        settings = authenticator.settings
+        origin = origin_of(local)
+        lines = clear_session(secure=origin is not None and is_secure(origin))
+        if b"application/json" not in (field_value(local.head, b"accept") or b"").lower():
+            return Reply(204, lines + _NO_STORE)
+        try:
+            metadata = await self._issuers.metadata(settings)
+        except IssuerUnavailableError as error:
+            log.warning("no logout URL: %s", error)
+            return Reply(200, lines + _JSON, b'{"logoutUrl":null}')
+        url = _logout_url(metadata, settings.client_id, ended, origin)
+        return Reply(200, lines + _JSON, orjson.dumps({"logoutUrl": url}))
+
+    async def _end(self, authenticator: BffAuthenticator, local: Local, cookies: list[bytes]) -> str | Denial:
+        """End the sessions of `cookies` and their grants; return the last one's ID token, "" without one."""
         settings = authenticator.settings
         address = caller_address(local.head, local.client)
         id_token = ""
@@ -130,17 +148,7 @@ class BffEndpoints:
                 await self._sessions.renewer.revoke(settings, record.refresh_token)
             elif guard is not None:
                 guard.failed(address, b"", now)
-        origin = origin_of(local)
-        lines = clear_session(secure=origin is not None and is_secure(origin))
-        if b"application/json" not in (field_value(local.head, b"accept") or b"").lower():
-            return Reply(204, lines + _NO_STORE)
-        try:
-            metadata = await self._issuers.metadata(settings)
-        except IssuerUnavailableError as error:
-            log.warning("no logout URL: %s", error)
-            return Reply(200, lines + _JSON, b'{"logoutUrl":null}')
-        url = _logout_url(metadata, settings.client_id, id_token, origin)
-        return Reply(200, lines + _JSON, orjson.dumps({"logoutUrl": url}))
+        return id_token
 
 
 def _logout_url(

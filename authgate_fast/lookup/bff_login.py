@@ -7,6 +7,7 @@ reason is for the operator alone.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -76,6 +77,15 @@ _TOKEN_CLAIMS = frozenset(
     {"iss", "aud", "exp", "nbf", "iat", "jti", "nonce", "azp", "at_hash", "c_hash", "s_hash", "sid", "typ"}
 )
 _START_AGAIN = "Start again at /bff/login."
+
+
+class _Caller:
+    """Tells work that goes on without its client that it does."""
+
+    __slots__ = ("is_gone",)
+
+    def __init__(self) -> None:
+        self.is_gone = False
 
 
 class BffLogins:
@@ -151,30 +161,55 @@ class BffLogins:
         denial = await self._check_response(authenticator, query, clear)
         if denial is not None:
             return denial
+        caller, code = _Caller(), _one(query, "code")
+        work = self._make_session(authenticator, transaction, code, old_sessions, clear, caller)
+        try:
+            made = await self._sessions.hold(work)
+        except asyncio.CancelledError:
+            caller.is_gone = True
+            raise
+        if isinstance(made, Denial):
+            return made
+        return_to = safe_return_to(transaction.return_to.encode("ascii"))
+        lines = b"Location: %b\r\n%b%b" % (return_to, set_session(made, secure=secure), clear)
+        return Reply(302, lines + _PRIVATE)
+
+    async def _make_session(
+        self,
+        authenticator: BffAuthenticator,
+        transaction: Transaction,
+        code: str,
+        old_sessions: list[bytes],
+        clear: bytes,
+        caller: _Caller,
+    ) -> bytes | Denial:
+        """Swap the code for a session; return its cookie. What was obtained and is of no use to anybody is revoked."""
         settings = authenticator.settings
         try:
             tokens = await self._issuers.exchange_code(
-                settings, _one(query, "code"), transaction.verifier, transaction.redirect_uri
+                settings, code, transaction.verifier, transaction.redirect_uri
             )
         except TokenRefusedError as error:
             return _failed(f"the provider refused the code: {error}", clear)
+        refresh_token = tokens.refresh_token or ""
         try:
             record = await self._make_record(authenticator, transaction, tokens)
             cookie = await self._sessions.begin(authenticator, record)
+            # A session id that the browser came with is never taken over, and its session ends (fixation). Its tokens
+            # are not revoked: at some providers that would end the new ones too, which are of the same sign-in.
+            for old in old_sessions:
+                await self._sessions.end(authenticator, old)
+            if not caller.is_gone:
+                return cookie
+            await self._sessions.end(authenticator, cookie)
         except (TokenError, UnusableClaimError, SealError) as error:
-            # What was obtained is of no use to anybody any more.
-            await self._sessions.renewer.revoke(settings, tokens.refresh_token or "")
+            await self._sessions.renewer.revoke(settings, refresh_token)
             return _failed(f"the provider's tokens are not good: {error}", clear)
-        except (IssuerUnavailableError, StateUnavailableError):
-            await self._sessions.renewer.revoke(settings, tokens.refresh_token or "")
+        except (IssuerUnavailableError, StateUnavailableError, asyncio.CancelledError):
+            await self._sessions.renewer.revoke(settings, refresh_token)
             raise
-        # A session id that the browser came with is never taken over, and its session ends (fixation). Its tokens
-        # are not revoked: at some providers that would end the new ones too, which are of the same sign-in.
-        for old in old_sessions:
-            await self._sessions.end(authenticator, old)
-        return_to = safe_return_to(transaction.return_to.encode("ascii"))
-        lines = b"Location: %b\r\n%b%b" % (return_to, set_session(cookie, secure=secure), clear)
-        return Reply(302, lines + _PRIVATE)
+        await self._sessions.renewer.revoke(settings, refresh_token)
+        return _failed("the browser left before its login was complete", clear)
 
     async def _take(
         self, authenticator: BffAuthenticator, state: bytes, local: Local, presented: Presented, clear: bytes

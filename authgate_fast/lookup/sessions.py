@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from hashlib import sha256
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from authgate_fast.auth.bff import RECHECK_S, digest_of_name
 from authgate_fast.auth.interface import Denial
@@ -46,6 +46,10 @@ PATIENCE_S = 2.0
 MAX_READS = 3
 """A record that changes each time while it is read is used for this one request and not remembered."""
 CLOSE_S = 5.0
+HELD_S = 30.0
+"""How long work may take that is finished although its client left: longer than its calls together."""
+MAX_HELD = 1_000
+"""So many at once: clients that leave make room for others, whose work would be held too."""
 
 _Outcome = TypeVar("_Outcome")
 
@@ -65,6 +69,7 @@ class Sessions:
         self._checks: dict[str, asyncio.Task[Session | None]] = {}
         self._renewals: dict[str, asyncio.Task[None]] = {}
         self._rechecks: set[asyncio.Task[None]] = set()
+        self._held: set[asyncio.Task[Any]] = set()
         store.on_change.append(self._changed)
         store.on_gap.append(self._missed)
 
@@ -140,11 +145,30 @@ class Sessions:
             task.add_done_callback(self._rechecks.discard)
         return False
 
+    async def hold(self, work: Coroutine[None, None, _Outcome]) -> _Outcome:
+        """Await what must not be left half done: whoever waits may leave, it goes on. Bounded in time and number.
+
+        Raises StateUnavailableError if too much is under way, TimeoutError if it took too long.
+        """
+        if len(self._held) >= MAX_HELD:
+            work.close()
+            raise StateUnavailableError("too many logins and logouts are under way")
+        task = asyncio.get_running_loop().create_task(_bounded(work), name="session-held")
+        self._held.add(task)
+        task.add_done_callback(self._let_go)
+        return await asyncio.shield(task)
+
+    def _let_go(self, task: asyncio.Task[Any]) -> None:
+        self._held.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever waited has it
+
     async def close(self) -> None:
-        """Let renewals that are under way come to their end, in a bounded time; the rest is given up."""
-        if self._renewals:
-            await asyncio.wait(self._renewals.values(), timeout=CLOSE_S)
-        tasks = [*self._renewals.values(), *self._checks.values(), *self._rechecks]
+        """Let what must not be left half done come to its end, in a bounded time; the rest is given up."""
+        due: list[asyncio.Task[Any]] = [*self._renewals.values(), *self._held]
+        if due:
+            await asyncio.wait(due, timeout=CLOSE_S)
+        tasks = [*self._renewals.values(), *self._held, *self._checks.values(), *self._rechecks]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -304,6 +328,11 @@ class Sessions:
         elif not session.ended:
             session.touched_at = self._clock()
             authenticator.rely_on(session, session.touched_at)
+
+
+async def _bounded(work: Coroutine[None, None, _Outcome]) -> _Outcome:
+    async with asyncio.timeout(HELD_S):
+        return await work
 
 
 async def _shared(

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Iterator
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from authgate_fast.auth.login import login_cookie
 from authgate_fast.lookup import bff_login
+from authgate_fast.lookup.memory_store import MemoryStore
 from tests.lookup.bff_kit import (
     SESSION,
     Answer,
     Browser,
+    Site,
     eventually,
     fetch,
     query_of,
@@ -494,6 +498,74 @@ async def test_a_grant_that_the_provider_ended_ends_the_session(provider: Provid
         answer = await browser.go("/api/x")
         assert (answer.status, answer.code) == (401, "credentials_invalid")
         assert (await browser.me()).json == {"authenticated": False}
+
+
+# --- clients that leave -------------------------------------------------------------------------------------------
+
+
+class SlowStore(MemoryStore):
+    """Lets a test hold up the end of a session."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.gate = asyncio.Event(), asyncio.Event()
+
+    async def take(self, name: str) -> bytes | None:
+        if name.startswith("authgate:state:session:"):
+            self.asked.set()
+            await self.gate.wait()
+        return await super().take(name)
+
+
+async def send_and_leave(
+    site: Site, browser: Browser, start: str, until: Callable[[], Awaitable[object]]
+) -> None:
+    """Send a request, and reset the connection in the middle of the answer's work."""
+    cookies = "; ".join(f"{name}={value}" for name, (value, _) in browser.cookies.items())
+    _, writer = await site.stack.connect()
+    head = f"{start} HTTP/1.1\r\nHost: {browser.host}\r\nCookie: {cookies}\r\nSec-Fetch-Site: same-origin\r\nContent-Length: 0\r\n\r\n"
+    writer.write(head.encode())
+    await until()
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+    async def is_noticed() -> bool:
+        return site.stack.context.lookups == 0
+
+    await eventually(is_noticed)
+
+
+async def test_a_logout_whose_client_leaves_is_finished(provider: Provider) -> None:
+    store = SlowStore()
+    async with serving(provider, store) as site:
+        browser = site.browser()
+        await browser.log_in()
+        await send_and_leave(site, browser, "POST /bff/logout", store.asked.wait)
+        store.gate.set()
+
+        async def is_over() -> bool:
+            return provider.tokens[-1].refresh_ended
+
+        await eventually(is_over)
+        assert (await browser.me()).status == 401
+
+
+async def test_a_login_whose_client_leaves_behind_its_code_leaves_no_grant_behind(provider: Provider) -> None:
+    async with serving(provider) as site:
+        browser = site.browser()
+        back = await sign_in(await browser.begin())
+        provider.fail("userinfo", delay_s=0.5)
+
+        async def is_swapped() -> bool:
+            return provider.calls["userinfo"] == 1
+
+        await send_and_leave(site, browser, f"GET {back}", lambda: eventually(is_swapped))
+
+        async def is_over() -> bool:
+            return provider.tokens[-1].refresh_ended
+
+        await eventually(is_over)
+        assert await site.resolver.store.names("authgate:state:session:", 10) == []
 
 
 # --- floods -------------------------------------------------------------------------------------------------------

@@ -710,6 +710,44 @@ async def test_closing_lets_a_renewal_come_to_its_end(world: BffWorld, issuers: 
     assert await waiting == "access-2"
 
 
+async def test_held_work_is_bounded_in_number_and_time(
+    world: BffWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "MAX_HELD", 1)
+    monkeypatch.setattr(sessions, "HELD_S", 0.05)
+    first = asyncio.create_task(world.sessions.hold(asyncio.sleep(60)))
+    await asyncio.sleep(0)
+    with pytest.raises(StateUnavailableError):
+        await world.sessions.hold(asyncio.sleep(0))
+    with pytest.raises(TimeoutError):
+        await first
+    assert await world.sessions.hold(asyncio.sleep(0, "done")) == "done"
+
+
+async def test_closing_lets_held_work_come_to_its_end_and_no_longer(
+    world: BffWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "CLOSE_S", 0.2)
+    done: list[str] = []
+
+    async def work(what: str, for_s: float) -> None:
+        await asyncio.sleep(for_s)
+        done.append(what)
+
+    callers = [
+        asyncio.create_task(world.sessions.hold(work(what, for_s)))
+        for what, for_s in (("soon", 0.02), ("never", 60))
+    ]
+    await asyncio.sleep(0)
+    callers[0].cancel()  # its client left
+    await world.sessions.close()
+    assert done == ["soon"]
+    assert all(
+        isinstance(end, asyncio.CancelledError)
+        for end in await asyncio.gather(*callers, return_exceptions=True)
+    )
+
+
 async def test_a_look_up_knows_whose_it_is(world: BffWorld) -> None:
     found = world.identify(await begun(world))
     assert isinstance(found, SessionLookup)
