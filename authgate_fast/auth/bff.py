@@ -17,7 +17,7 @@ from authgate_fast.auth.interface import Denial, Lookup, Presented
 from authgate_fast.auth.session import SESSION_PREFIX, Record, Session
 from authgate_fast.auth.user_lines import UnusableClaimError, roles_of, subject_of, user_lines
 from authgate_fast.errors import Reason
-from authgate_fast.snapshot import Identity
+from authgate_fast.snapshot import Identity, find_gateway
 
 if TYPE_CHECKING:
     from authgate_fast.auth.secret import SecretRef
@@ -168,7 +168,7 @@ class BffAuthenticator:
 
     def cross_site_problem(self, head: RequestHead, client: Client) -> str:
         """Return why a request may not change anything here, or ""."""
-        return cross_site_problem(head, head.public_origin(client.scheme, trusted=client.trusted))
+        return cross_site_problem(head, own_origin(head, client))
 
     def refuse(self, lookup: SessionLookup) -> Denial:
         """Return the answer to a cookie that turned out to be of no session."""
@@ -229,6 +229,21 @@ class BffAuthenticator:
         session.told = False
         session.recheck_at = now + RECHECK_S
         session.good_until = min(now + self.check_s, session.ends_at, session.refresh_at)
+
+
+def own_origin(head: RequestHead, client: Client) -> bytes | None:
+    """Return this gateway's origin as the browser sees it; None if that is in doubt.
+
+    What a trusted proxy names as the host must be a host of this gateway, like any Host: it may only pass on what a
+    client made up.
+    """
+    origin = head.public_origin(client.scheme, trusted=client.trusted)
+    if origin is None or not client.trusted:
+        return origin
+    host = head.public_name(trusted=True)
+    if host is None or client.snapshot is None or find_gateway(client.snapshot, host) is not client.gateway:
+        return None
+    return origin
 
 
 def refresh_at(record: Record) -> float:

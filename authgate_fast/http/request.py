@@ -140,13 +140,21 @@ class RequestHead:
         It is `scheme` and Host or, behind a `trusted` proxy, what that says in X-Forwarded-Proto and -Host. Several
         values may come from several proxies, or from a client past the first of them: nobody is guessed at.
         """
-        host = self.host
         if trusted and self.forwarded is not None:
             scheme = lower(self.forwarded.get(FORWARDED_PROTO, scheme).strip(b" \t"))
-            host = self.forwarded.get(FORWARDED_HOST, host).strip(b" \t")
+        host = self._public_host(trusted)
         if scheme not in DEFAULT_PORTS or normalise_host(host) is None:
             return None
         return b"%b://%b" % (scheme, lower(host).removesuffix(DEFAULT_PORTS[scheme]))
+
+    def public_name(self, *, trusted: bool) -> bytes | None:
+        """Return the name, as `normalise_host` does, of the host in `public_origin`."""
+        return normalise_host(self._public_host(trusted))
+
+    def _public_host(self, trusted: bool) -> bytes:
+        if trusted and self.forwarded is not None:
+            return self.forwarded.get(FORWARDED_HOST, self.host).strip(b" \t")
+        return self.host
 
     def values(self, wanted: bytes) -> list[bytes]:
         """Return the values of an end-to-end field, given by its lower-case name, after `read`."""

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from authgate_fast.auth.bff import own_origin
 from authgate_fast.auth.browser import form_values, is_page, safe_return_to
 from authgate_fast.auth.cookies import (
     CALLBACK_PATH,
@@ -306,7 +307,7 @@ class BffLogins:
 
 
 def origin_of(local: Local) -> bytes | None:
-    return local.head.public_origin(local.client.scheme, trusted=local.client.trusted)
+    return own_origin(local.head, local.client)
 
 
 def is_secure(origin: bytes) -> bool:
@@ -337,5 +338,5 @@ def _no_origin() -> Denial:
     return Denial(
         Reason.LOGIN_FAILED,
         detail="The address of this site is not clear from the request.",
-        why="Host, X-Forwarded-Host or X-Forwarded-Proto is missing, doubled or malformed",
+        why="Host, X-Forwarded-Host or X-Forwarded-Proto is missing, doubled or malformed, or of another gateway",
     )

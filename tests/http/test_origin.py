@@ -19,6 +19,14 @@ def origin(
     return head.public_origin(scheme, trusted=trusted)
 
 
+def test_the_name_in_an_origin_is_that_of_the_host_that_it_is_of() -> None:
+    fields = [(b"Host", b"Inner.test:81"), (b"X-Forwarded-Host", b" Shop.TEST.:8080 ")]
+    head = RequestHead(b"GET", b"/", 1, fields)
+    assert head.read({}, frozenset()) is None
+    assert (head.public_name(trusted=True), head.public_name(trusted=False)) == (b"shop.test", b"inner.test")
+    assert head.public_origin(b"http", trusted=True) == b"http://shop.test.:8080"
+
+
 @pytest.mark.parametrize(
     ("host", "scheme", "expected"),
     [

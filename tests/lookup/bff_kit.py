@@ -213,13 +213,14 @@ def make_snapshot(
     *,
     name: str = "shop",
     trusted: list[str] | None = None,
+    hosts: tuple[str, ...] = ("*",),
     **auth: Any,
 ) -> Snapshot:
     """PUBLIC /open, SECURE /api/{rest*} (any method), /admin for a role, /read for a scope; the frontend for the rest."""
     url = f"http://127.0.0.1:{backend_port}"
     document = GatewayDocument.model_validate(
         {
-            "hosts": ["*"],
+            "hosts": list(hosts),
             "trusted_proxies": trusted or [],
             "auth": {
                 "type": "BFF", "issuer": provider.issuer, "client_id": "shop", "client_secret": provider.clients["shop"].secret,

@@ -359,6 +359,23 @@ async def test_behind_a_trusted_proxy_the_site_is_where_that_says(provider: Prov
         assert out.get("set-cookie").endswith("; Secure")
 
 
+async def test_a_trusted_proxy_names_a_host_of_this_gateway(provider: Provider) -> None:
+    hosts = ("inner.test", "shop.example.com", "*.shop.test")
+    async with serving(provider, trusted=["127.0.0.1"], hosts=hosts) as site:
+        browser = site.browser("inner.test")
+        await browser.log_in()
+        for host, is_ours in (
+            ("shop.example.com", True), ("SHOP.example.com:443", True), ("a.shop.test", True), ("inner.test:8443", True),
+            ("evil.example", False), ("shop.example.com.evil.example", False), ("shop.test", False), ("xshop.test", False),
+        ):  # fmt: skip
+            told = [("X-Forwarded-Host", host), ("X-Forwarded-Proto", "https")]
+            login = await browser.go("/bff/login", "GET", *told)
+            assert login.status == (302 if is_ours else 400), host
+            origin = ("Origin", "https://" + host.lower().removesuffix(":443"))
+            posted = await browser.go("/api/x", "POST", *told, origin)
+            assert posted.status == (200 if is_ours else 403), host
+
+
 async def test_nobody_else_can_say_where_the_site_is(provider: Provider) -> None:
     async with serving(provider) as site:
         browser = site.browser()
