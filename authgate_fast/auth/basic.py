@@ -12,7 +12,7 @@ import secrets
 from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from authgate_fast.auth.interface import NO_ENDPOINTS, Denial, Lookup, Presented
 from authgate_fast.errors import Reason
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from authgate_fast.http.request import RequestHead
     from authgate_fast.snapshot import Consumers, Identity, Route, User
 
-MAX_TOKEN_BYTES = 4_096
+MAX_TOKEN_BYTES: Final = 4_096
 """The base64 text; longer ones are refused unread. A username may have 512 bytes, so passwords have room."""
-MAX_USERNAME_BYTES = 512
+MAX_USERNAME_BYTES: Final = 512
 """128 characters of UTF-8: the most that a document allows."""
 MAX_REMEMBERED = 65_536
 """Credentials known as good, per gateway and worker; about 15 MB. Past it the oldest is asked for again."""
 
-_CONTROLS = bytes(range(32)) + b"\x7f"
+_CONTROLS: Final = bytes(range(32)) + b"\x7f"
 
 
 class PasswordLookup(Lookup):
@@ -90,11 +90,14 @@ class BasicAuthenticator:
         if len(presented) != 1:
             return self._invalid if presented else self._missing
         value = presented[0][1]
-        scheme, _, token = value.partition(b" ")
-        # The scheme has no case (RFC 9110 section 11.1); of bytes, `lower` knows ASCII letters only.
-        if scheme != b"Basic" and scheme.lower() != b"basic":
-            return self._missing
-        token = token.lstrip(b" ")  # one space or more (RFC 9110 section 11.4)
+        if value.startswith(b"Basic ") and not value.startswith(b"Basic  "):
+            token = value[6:]  # the usual spelling
+        else:
+            scheme, _, token = value.partition(b" ")
+            # The scheme has no case (RFC 9110 section 11.1); of bytes, `lower` knows ASCII letters only.
+            if scheme.lower() != b"basic":
+                return self._missing
+            token = token.lstrip(b" ")  # one space or more (RFC 9110 section 11.4)
         if len(token) > MAX_TOKEN_BYTES:
             return self._invalid
         keyed = self._keyed.copy()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from authgate_fast.auth.browser import SAFE_METHODS, cross_site_problem, is_navigation, login_location
 from authgate_fast.auth.cookies import SECRET_LENGTH, TWICE, is_secret, kept_cookie_lines, session_cookie
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from authgate_fast.http.request import RequestHead
     from authgate_fast.snapshot import Route
 
-ENDPOINTS: dict[bytes, tuple[bytes, ...]] = {
+ENDPOINTS: Final[dict[bytes, tuple[bytes, ...]]] = {
     b"login": (b"GET",),
     b"callback": (b"GET",),
     b"me": (b"GET",),
@@ -36,16 +36,16 @@ MAX_SESSIONS = 20_000
 """Sessions that a worker remembers; those that are not cost a look-up. With tokens of 2 KB about 100 MB."""
 MAX_DEAD = 20_000
 """Cookies remembered as worthless, so that a page's requests with an old one cost nothing. About 2 MB."""
-CHECK_S = 30.0
+CHECK_S: Final = 30.0
 """For how long memory answers for a session until the store is asked again."""
-TOUCH_S = 60.0
+TOUCH_S: Final = 60.0
 """How often the idle end is moved in the store; a quarter of a short idle time if that is less, for both."""
-REFRESH_AHEAD_S = 30.0
+REFRESH_AHEAD_S: Final = 30.0
 """An access token is renewed this long before its end, so that a backend still finds it valid; of a short-lived one
 a quarter of its life."""
 RECHECK_S = 20.0
 """How often the store is asked about a session that only a stream still uses."""
-_TOKEN = re.compile(rb"[\x21-\x7e]{1,16384}")
+_TOKEN: Final = re.compile(rb"[\x21-\x7e]{1,16384}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +152,10 @@ class BffAuthenticator:
             return self._refuse(head, self._ended)
         digest = sha256(cookie).digest()
         session = self.sessions.get(digest)
-        if session is not None and now < session.good_until and session.identity is not None:
-            return session.identity
+        if session is not None and now < session.good_until:
+            identity = session.identity
+            if identity is not None:
+                return identity
         if session is None and (digest in self.dead or not is_secret(cookie)):
             return self._refuse(head, self._ended)
         return SessionLookup(cookie, digest, head, is_guess=session is None)

@@ -7,32 +7,32 @@ sign. A field that stands twice says nothing. Pure.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from authgate_fast.http.request import RequestHead
 
-SAFE_METHODS = frozenset((b"GET", b"HEAD", b"OPTIONS"))
+SAFE_METHODS: Final = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 """Methods that are not checked for CSRF. RFC 9110 section 9.2.1 knows more of them, which no browser page sends."""
-MAX_RETURN_TO_BYTES = 2_048
-HOME = b"/"
-LOGIN_PATH = b"/bff/login"
+MAX_RETURN_TO_BYTES: Final = 2_048
+HOME: Final = b"/"
+LOGIN_PATH: Final = b"/bff/login"
 
-_UPPER = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_LOWER_CASE = bytes.maketrans(_UPPER, _UPPER.lower())
-_CHARACTER = rb"[A-Za-z0-9\-._~!$&'()*+,;=:@]|%[0-9A-Fa-f]{2}"
+_UPPER: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_LOWER_CASE: Final = bytes.maketrans(_UPPER, _UPPER.lower())
+_CHARACTER: Final = rb"[A-Za-z0-9\-._~!$&'()*+,;=:@]|%[0-9A-Fa-f]{2}"
 # RFC 3986 sections 3.3 to 3.5: a path that begins with exactly one slash, and whose segments are not empty.
-_RETURN_TO = re.compile(
+_RETURN_TO: Final = re.compile(
     rb"((?:/(?:%b)+)*/?)(?:\?((?:%b|[/?])*))?(?:#((?:%b|[/?])*))?" % (_CHARACTER, _CHARACTER, _CHARACTER)
 )
-_CONTROL = re.compile(rb"%(?:[01][0-9A-Fa-f]|7[Ff])")
+_CONTROL: Final = re.compile(rb"%(?:[01][0-9A-Fa-f]|7[Ff])")
 # What a proxy that decodes could read as a slash, a backslash or, decoded twice, as either.
-_HIDDEN = re.compile(rb"%(?:2[Ff]|5[Cc]|25)")
-_DOT_SEGMENT = re.compile(rb"/(?:\.|%2[Ee]){1,2}(?:/|\Z)")
-_OWN_PATHS = b"/bff"
-_QUALITY = re.compile(rb"(?:1(?:\.0{0,3})?|0(?:\.[0-9]{0,3})?)")
-_HTML = (b"text/html", b"application/xhtml+xml")
-_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/")
+_HIDDEN: Final = re.compile(rb"%(?:2[Ff]|5[Cc]|25)")
+_DOT_SEGMENT: Final = re.compile(rb"/(?:\.|%2[Ee]){1,2}(?:/|\Z)")
+_OWN_PATHS: Final = b"/bff"
+_QUALITY: Final = re.compile(rb"(?:1(?:\.0{0,3})?|0(?:\.[0-9]{0,3})?)")
+_HTML: Final = (b"text/html", b"application/xhtml+xml")
+_UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/")
 
 
 def field_value(head: RequestHead, wanted: bytes) -> bytes | None:

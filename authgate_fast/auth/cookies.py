@@ -8,38 +8,33 @@ two is ours cannot be seen.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from authgate_fast.auth.interface import Presented
 
-OWN_PREFIX = b"AUTHGATE_BFF_"
-SESSION_COOKIE = b"AUTHGATE_BFF_SESSION"
-LOGIN_PREFIX = b"AUTHGATE_BFF_LOGIN_"
+OWN_PREFIX: Final = b"AUTHGATE_BFF_"
+SESSION_COOKIE: Final = b"AUTHGATE_BFF_SESSION"
+LOGIN_PREFIX: Final = b"AUTHGATE_BFF_LOGIN_"
 """One cookie for each login under way, so that several tabs can log in at once."""
-CALLBACK_PATH = b"/bff/callback"
-LOGIN_TTL_S = 600
-SECRET_LENGTH = 43
+CALLBACK_PATH: Final = b"/bff/callback"
+LOGIN_TTL_S: Final = 600
+SECRET_LENGTH: Final = 43
 """256 bits in base64url."""
-TWICE = b"\x00"
+TWICE: Final = b"\x00"
 """What `own_cookie` returns for a name that stands twice; no cookie can hold it."""
 
-_SESSION_START = SESSION_COOKIE + b"="
-_SECRET = re.compile(rb"[A-Za-z0-9_-]{43}")
+_SESSION_START: Final = b"AUTHGATE_BFF_SESSION="
+_SECRET: Final = re.compile(rb"[A-Za-z0-9_-]{43}")
 
 
 def session_cookie(presented: Presented) -> bytes | None:
     """Return the value of the session cookie, None without one, `TWICE` if there are several."""
-    found: bytes | None = None
-    for name, value in presented:
-        if name == b"cookie" and SESSION_COOKIE in value:
-            if value.startswith(_SESSION_START) and b";" not in value:
-                values = [value[len(_SESSION_START) :]]  # the usual case: no other cookie
-            else:
-                values = _values(value, SESSION_COOKIE)
-            for item in values:
-                found = item if found is None else TWICE
-    return found
+    if len(presented) == 1:
+        name, value = presented[0]
+        if name == b"cookie" and value.startswith(_SESSION_START) and b";" not in value:
+            return value.removeprefix(_SESSION_START)  # the usual case: no other cookie
+    return own_cookie(presented, SESSION_COOKIE)
 
 
 def session_cookies(presented: Presented) -> list[bytes]:
@@ -75,10 +70,11 @@ def kept_cookie_lines(presented: Presented) -> bytes:
     """Return the Cookie lines without the gateway's own cookies; another credential field is not kept at all."""
     lines = b""
     for name, value in presented:
-        if name == b"cookie":
-            kept = _without_own(value) if OWN_PREFIX in value else value
-            if kept:
-                lines += b"Cookie: %b\r\n" % kept
+        if name != b"cookie" or (value.startswith(OWN_PREFIX) and b";" not in value):
+            continue  # the usual case: the gateway's own cookie and no other
+        kept = _without_own(value) if OWN_PREFIX in value else value
+        if kept:
+            lines += b"Cookie: %b\r\n" % kept
     return lines
 
 
@@ -113,8 +109,6 @@ def _set(name: bytes, value: bytes, path: bytes, max_age_s: int | None, *, secur
 
 
 def _without_own(field: bytes) -> bytes:
-    if field.startswith(OWN_PREFIX) and b";" not in field:
-        return b""  # the usual case: no other cookie
     parts = [part.strip(b" \t") for part in field.split(b";")]
     return b"; ".join([part for part in parts if part and not part.startswith(OWN_PREFIX)])
 

@@ -7,7 +7,7 @@ cannot, the answer is a `Lookup`: data that says what has to be found out. Whoev
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from authgate_fast.errors import Reason
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Presented = list[tuple[bytes, bytes]]
 """The (lower-case name, value without outer white space) of every credential field of one request."""
 
-NO_ENDPOINTS: dict[bytes, tuple[bytes, ...]] = {}
+NO_ENDPOINTS: Final[dict[bytes, tuple[bytes, ...]]] = {}
 
 
 class Denial:

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import hashlib
 from math import floor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from authgate_fast.auth.held_keys import HeldKeys
 from authgate_fast.auth.interface import Denial, Lookup, Presented
 from authgate_fast.auth.signing import KID_CHARACTERS
 from authgate_fast.auth.tokens import (
@@ -39,13 +40,13 @@ if TYPE_CHECKING:
 
 MAX_REMEMBERED = 20_000
 """Verified tokens, some 600 bytes each; past it the oldest is verified again."""
-MAX_VALUE_BYTES = MAX_TOKEN_BYTES + 16
-TOKEN_TYPE = "at+jwt"  # RFC 9068 section 2.1
+MAX_VALUE_BYTES: Final = MAX_TOKEN_BYTES + 16
+TOKEN_TYPE: Final = "at+jwt"  # RFC 9068 section 2.1
 
-_TYPES = frozenset({TOKEN_TYPE})
-_ID_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-_MAX_ID_CHARACTERS = 64
-_sha256 = hashlib.sha256
+_TYPES: Final = frozenset({TOKEN_TYPE})
+_ID_BYTES: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+_MAX_ID_CHARACTERS: Final = 64
+_sha256: Final = hashlib.sha256
 
 
 class SigningKeysLookup(Lookup):
@@ -61,24 +62,13 @@ class SigningKeysLookup(Lookup):
         self.kid = kid
 
 
-class _Remembered:
-    """A verified token: for whom, until when."""
-
-    __slots__ = ("ends_at", "identity", "user")
-
-    def __init__(self, identity: Identity, user: User, ends_at: float) -> None:
-        self.identity = identity
-        self.user = user
-        self.ends_at = ends_at
-
-
 class JwtAuthenticator:
-    """Checks the tokens of one gateway. ``keys`` (by kid) are given by whoever can read them; None: nobody yet."""
+    """Checks the tokens of one gateway. ``held`` are its keys, given by whoever can read them."""
 
     __slots__ = (
-        "__weakref__", "_challenge", "_malformed", "_missing", "_remembered",
-        "access_ttl_s", "algorithm", "consumers", "credential_fields", "endpoints", "gateway", "issuer",
-        "keeps_lines", "keys", "refresh_ttl_s", "reserved",
+        "_challenge", "_malformed", "_missing", "_remembered",
+        "access_ttl_s", "algorithm", "consumers", "credential_fields", "endpoints", "gateway", "held", "issuer",
+        "keeps_lines", "refresh_ttl_s", "reserved",
     )  # fmt: skip
 
     def __init__(
@@ -106,8 +96,8 @@ class JwtAuthenticator:
         self.access_ttl_s = access_ttl_s
         self.refresh_ttl_s = refresh_ttl_s
         self.algorithm = algorithm
-        self.keys: dict[str, VerifyingKey] | None = None
-        self._remembered: dict[bytes, _Remembered] = {}
+        self.held = HeldKeys()
+        self._remembered = self.held.verified
         self._challenge = f'WWW-Authenticate: Bearer realm="{gateway}"'.encode("ascii")
         self._missing = Denial(
             Reason.CREDENTIALS_MISSING,
@@ -129,9 +119,9 @@ class JwtAuthenticator:
         digest = _sha256(value).digest()
         known = self._remembered.get(digest)
         if known is not None:
-            user = known.user
-            if known.ends_at > now and self.consumers.users.get(user.username) is user:
-                return known.identity
+            identity, user, ends_at = known
+            if ends_at > now and self.consumers.users.get(user.username) is user:
+                return identity
             del self._remembered[digest]
         if client.guess_wait_s(head, b"", now):
             return self._malformed  # the plan answers 429; no signature is checked for a guesser
@@ -150,14 +140,14 @@ class JwtAuthenticator:
         if not token:
             return self._missing if token is None else self._malformed
         try:
-            if self.keys is None:
+            if self.held.keys is None:
                 read_header(token)  # what is no token needs no keys
                 return SigningKeysLookup()
             claims = self.claims_of(token, now)
-        except UnknownKeyError as error:
-            if not _is_id(error.kid, KID_CHARACTERS) or len(error.kid) != KID_CHARACTERS:
+        except UnknownKeyError as unknown:
+            if not _is_id(unknown.kid, KID_CHARACTERS) or len(unknown.kid) != KID_CHARACTERS:
                 return self.refusal("its token names a key that cannot be one of ours")
-            return SigningKeysLookup(error.kid)
+            return SigningKeysLookup(unknown.kid)
         except TokenError as error:
             return self.refusal(f"its token is not good: {error}")
         user = self.user_of(claims)
@@ -170,14 +160,14 @@ class JwtAuthenticator:
         remembered = self._remembered
         if len(remembered) >= MAX_REMEMBERED:
             del remembered[next(iter(remembered))]
-        remembered[digest] = _Remembered(identity, user, ends_at)
+        remembered[digest] = (identity, user, ends_at)
         return identity
 
     def claims_of(self, token: bytes, now: float) -> Claims:
         """Return the claims of a token of this gateway that is valid now. Raises TokenError."""
         claims = verify(
             token,
-            self.keys or {},
+            self.held.keys or {},
             issuer=self.issuer,
             now=now,
             types=_TYPES,
@@ -220,11 +210,14 @@ class JwtAuthenticator:
         token = sign(claims, key=key.key, kid=key.kid, algorithm=key.algorithm, kind=TOKEN_TYPE)
         return token, ends_at - issued_at
 
+    @property
+    def keys(self) -> dict[str, VerifyingKey] | None:
+        """The keys in force, by kid; None: nobody has read them yet."""
+        return self.held.keys
+
     def set_keys(self, keys: dict[str, VerifyingKey]) -> None:
-        """Take the keys in force. A key that is gone takes with it all that was verified."""
-        if self.keys is not None and not self.keys.keys() <= keys.keys():
-            self._remembered.clear()
-        self.keys = keys
+        """Take the keys in force."""
+        self.held.replace(keys)
 
     def refusal(self, why: str, account: bytes = b"") -> Denial:
         """Make the one answer for all that is wrong with a token; `why` is for the operator."""

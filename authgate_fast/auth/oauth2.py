@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from authgate_fast.auth.access_token import TOKEN_TYPES, check_client, check_kind, scopes_of
 from authgate_fast.auth.interface import NO_ENDPOINTS, Denial, Lookup, Presented
@@ -38,17 +38,17 @@ if TYPE_CHECKING:
     from authgate_fast.http.request import RequestHead
     from authgate_fast.snapshot import Route
 
-KEY_LIFETIME_S = 600.0
+KEY_LIFETIME_S: Final = 600.0
 """How long the provider's keys, and what was checked with them, are believed without asking for them again."""
 NEWS_PAUSE_S = 30.0
 """After the keys were read, a token that names an unknown one is refused without asking again for this long."""
-REFUSED_S = 5.0
+REFUSED_S: Final = 5.0
 """How long a token that the provider called inactive is refused without asking again."""
-_STALE_S = 60.0
+_STALE_S: Final = 60.0
 """The same while the provider is away: known keys go on, and each token is checked anew after this long."""
-_SCHEME_BYTES = len(b"Bearer ")
-_MAX_VALUE_BYTES = MAX_TOKEN_BYTES + _SCHEME_BYTES
-_sha256 = hashlib.sha256
+_SCHEME_BYTES: Final = len(b"Bearer ")
+_MAX_VALUE_BYTES: Final = MAX_TOKEN_BYTES + _SCHEME_BYTES
+_sha256: Final = hashlib.sha256
 
 
 class IssuerKeysLookup(Lookup):
@@ -245,10 +245,10 @@ class OAuth2Authenticator:
             check_kind(claims, kind)
             ends_at = expires_at(claims)
             identity = self._identity(claims, token, ends_at)
-        except UnknownKeyError as error:
+        except UnknownKeyError as unknown:
             if 0 <= now - self._asked_at < NEWS_PAUSE_S:
-                return self._refusal(str(error))
-            return IssuerKeysLookup(error.kid)
+                return self._refusal(str(unknown))
+            return IssuerKeysLookup(unknown.kid)
         except (TokenError, UnusableClaimError) as error:
             return self._refusal(str(error))
         self._cache.keep(digest, identity, min(ends_at + LEEWAY_S, self._keys_until))

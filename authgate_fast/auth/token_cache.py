@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from authgate_fast.snapshot import Identity
@@ -11,7 +11,7 @@ MAX_TOKENS = 20_000
 MAX_BYTES = 33_554_432
 """Per gateway and worker. An identity holds its token's line, so large tokens are kept in smaller numbers."""
 MAX_REFUSED = 20_000
-_OVERHEAD_BYTES = 1_000  # the objects around an identity's text, roles and scopes of the usual size
+_OVERHEAD_BYTES: Final = 1_000  # the objects around an identity's text, roles and scopes of the usual size
 
 
 class TokenCache:

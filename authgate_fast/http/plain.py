@@ -41,7 +41,7 @@ MEMO_LINE_BYTES: Final = 128
 _plain_target: Final = re.compile(rb"/[!\"$-~]*+").fullmatch
 _plain_status_line: Final = re.compile(rb"HTTP/1\.1 ([2-9][0-9]{2}) [!-~](?:[ -~]*[!-~])?").fullmatch
 _plain_line: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+): ([!-~](?:[ -~]*[!-~])?)").fullmatch
-_plain_value: Final = re.compile(rb"[!-~](?:[ -~]*[!-~])?").fullmatch
+_PRINTABLE: Final = bytes(range(0x20, 0x7F))
 _digits: Final = re.compile(rb"[0-9]{1,18}").fullmatch
 _NO_FIELDS: Final[list[tuple[bytes, bytes]]] = []
 
@@ -56,7 +56,10 @@ _DROPPED_AND_PLAIN: Final = frozenset({b"connection", b"x-request-id", b"x-real-
 
 
 class Line:
-    """What a field line means. ``wire`` is the line with its CRLF; ``number`` the length or time-out it announces."""
+    """What a field line means. ``wire`` is the line with its CRLF; ``number`` the length or time-out it announces.
+
+    Of a credential field without its value, ``wire`` is the beginning, up to the value.
+    """
 
     __slots__ = ("code", "name", "number", "value", "wire")
 
@@ -68,6 +71,7 @@ class Line:
         self.number = number
 
 
+_NO_LINE: Final = b"\r\n"  # no line looks like that
 _NOTHING: Final = Line(DROP, b"", b"", b"")
 
 
@@ -97,7 +101,14 @@ class Memo:
     def expect(self, at: int, text: bytes, line: Line) -> None:
         """Expect the line at this place of the next head; nothing, where it may not stay."""
         if not _may_stay(text, line):
-            text, line = b"\r\n", _NOTHING  # no line looks like that
+            text, line = _NO_LINE, _NOTHING
+        self._expect(at, text, line)
+
+    def expect_credential(self, at: int, line: Line) -> None:
+        """Expect a credential field at this place: its name, for `line` is one of ``credentials`` and has no value."""
+        self._expect(at, _NO_LINE, line)
+
+    def _expect(self, at: int, text: bytes, line: Line) -> None:
         if at < len(self.last):
             self.last[at] = text
             self.last_lines[at] = line
@@ -135,18 +146,23 @@ def read_plain_request(
     known = len(last)
     for at in range(1, count):
         text = lines[at]
-        if at <= known and text == last[at - 1]:
-            line = memo.last_lines[at - 1]
-        else:
-            found = memo.lines.get(text)
+        line = memo.last_lines[at - 1] if at <= known else _NOTHING
+        if line.code == CREDENTIAL and text.startswith(line.wire):
+            value = text[len(line.wire) :]
+            if not _is_plain_value(value):
+                return None
+            _present(head, line.name, value)
+            continue
+        if at > known or text != last[at - 1]:
+            # A line that is too long to be remembered is not looked up either: its hash costs its length.
+            found = memo.lines.get(text) if len(text) <= MEMO_LINE_BYTES else None
             if found is None:
                 name, _, value = text.partition(b": ")
                 found = memo.credentials.get(name)
                 if found is not None:
-                    if not value.replace(b"_", b"").isalnum() and not _plain_value(value):
+                    if not _is_plain_value(value):
                         return None
-                    if at > known:
-                        memo.expect(at - 1, text, found)
+                    memo.expect_credential(at - 1, found)
                     _present(head, found.name, value)
                     continue
                 found = _learn(text, memo, field_memo, credential_fields)
@@ -168,6 +184,18 @@ def read_plain_request(
         return None
     head.is_read = True
     return head
+
+
+def _is_plain_value(value: bytes) -> bool:
+    """Tell whether a value is printable ASCII with no space at its ends. Tokens are long: this has no regex's pace."""
+    if value.removeprefix(b"agk_").isalnum():  # our own API keys
+        return True
+    return (
+        value != b""
+        and not value.translate(None, _PRINTABLE)
+        and not value.startswith(b" ")
+        and not value.endswith(b" ")
+    )
 
 
 def _present(head: RequestHead, name: bytes, value: bytes) -> None:
@@ -195,7 +223,7 @@ def _learn(
     line = Line(code, folded, value, text + b"\r\n")
     if code == CREDENTIAL:
         if len(memo.credentials) < MEMO_LINES and len(name) <= MEMO_LINE_BYTES:
-            memo.credentials[name] = Line(code, folded, b"", b"")
+            memo.credentials[name] = Line(code, folded, b"", name + b": ")
     elif code in (END_TO_END, HOST, DROP):
         memo.keep(text, line)
     return line

@@ -19,6 +19,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 from weakref import WeakSet
 
+from authgate_fast.auth.held_keys import HeldKeys
 from authgate_fast.auth.jwt import JwtAuthenticator, SigningKeysLookup
 from authgate_fast.auth.signing import (
     MAX_KEYS,
@@ -59,9 +60,9 @@ class _Ring:
     __slots__ = (
         "allowed_at",
         "authenticator",
-        "authenticators",
         "flight",
         "gateway",
+        "holders",
         "is_read",
         "keyring",
         "said",
@@ -71,7 +72,7 @@ class _Ring:
     def __init__(self, authenticator: JwtAuthenticator) -> None:
         self.gateway = authenticator.gateway
         self.authenticator = authenticator
-        self.authenticators: WeakSet[JwtAuthenticator] = WeakSet()
+        self.holders: WeakSet[HeldKeys] = WeakSet()
         self.keyring: Keyring | None = None
         self.is_read = False
         self.flight: asyncio.Task[None] | None = None
@@ -156,16 +157,16 @@ class Keyrings:
             ring = self._rings[authenticator.gateway] = _Ring(authenticator)
         # The gateway's document may have changed, and a request that began before it may still come here.
         ring.authenticator = authenticator
-        ring.authenticators.add(authenticator)
-        if authenticator.keys is None and ring.is_read:
+        ring.holders.add(authenticator.held)
+        if authenticator.held.keys is None and ring.is_read:
             self._give(ring)
         return ring
 
     def _give(self, ring: _Ring) -> None:
         keyring = ring.keyring
         keys = {} if keyring is None else keyring.verifying(self._clock())
-        for authenticator in ring.authenticators:
-            authenticator.set_keys(keys)
+        for held in ring.holders:
+            held.replace(keys)
 
     def _may_read(self, ring: _Ring) -> bool:
         now = time.monotonic()

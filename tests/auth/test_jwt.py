@@ -119,7 +119,7 @@ def test_a_key_that_is_gone_takes_its_tokens_with_it(gateway: JwtGateway) -> Non
 
 
 def test_without_keys_a_token_waits_for_them_and_rubbish_does_not(gateway: JwtGateway) -> None:
-    gateway.authenticator.keys = None
+    gateway.authenticator.held.keys = None
     assert isinstance(gateway.shows(gateway.token()), SigningKeysLookup)
     for rubbish in (b"rubbish", b"a.b.c", b""):
         assert isinstance(gateway.shows(rubbish), Denial)

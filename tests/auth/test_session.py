@@ -16,6 +16,7 @@ from authgate_fast.auth.login import (
     with_query,
 )
 from authgate_fast.auth.session import (
+    _FIELDS,
     MAX_RECORD_BYTES,
     SealError,
     open_record,
@@ -36,7 +37,7 @@ def sealed() -> bytes:
 
 def test_a_session_comes_back_as_it_was() -> None:
     again = open_record(session_key(COOKIE), NAME, sealed())
-    for name in type(again).__slots__:
+    for name in _FIELDS:
         assert getattr(again, name) == getattr(record(), name), name
 
 

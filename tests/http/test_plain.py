@@ -201,6 +201,24 @@ def test_no_secret_is_remembered() -> None:
     assert b"Accept: a" in memo.lines
 
 
+@pytest.mark.parametrize(
+    "bad", [b"", b" ", b"k ", b" k", b"a\tb", b"a\rb", b"a\nb", b"a\0b", b"a\x7fb", b"\xe4", b"agk_\t"]
+)
+def test_a_credential_where_one_was_before_is_judged_like_the_first(bad: bytes) -> None:
+    memo = Memo()
+    for value in (b"agk_1", b"Bearer a.b-c_d~e+/==", b"k", b"a b"):
+        for spelling in (b"X-Api-Key", b"x-api-key"):
+            head = plain_request(join(b"GET / HTTP/1.1", [b"Host: a", spelling + b": " + value]), memo)
+            assert head is not None
+            assert head.presented == [(b"x-api-key", value)]
+            assert plain_request(join(b"GET / HTTP/1.1", [b"Host: a", spelling + b": " + bad]), memo) is None
+            assert plain_request(join(b"GET / HTTP/1.1", [b"Host: a", spelling + b":" + value]), memo) is None
+        # Another field in its place is what it is, and the credential elsewhere still one.
+        head = plain_request(join(b"GET / HTTP/1.1", [b"Host: a", b"X: y", b"X-Api-Key: " + value]), memo)
+        assert head is not None
+        assert (head.lines, head.presented) == ([b"X: y\r\n"], [(b"x-api-key", value)])
+
+
 def test_the_memory_is_bounded() -> None:
     memo = Memo()
     for number in range(MEMO_LINES + 100):
