@@ -126,7 +126,7 @@ class RedisStore:
         with self._speaking(), self._client.pipeline(transaction=True) as pipe:
             # Those that would be lost by an overwrite come first.
             keys = sorted(changes, key=lambda key: (expected[key] is None, key))
-            pipe.watch(*(redis_key(key) for key in keys[:MAX_WATCHED]))  # type: ignore[no-untyped-call]
+            pipe.watch(*(redis_key(key) for key in keys[:MAX_WATCHED]))  # type: ignore[no-untyped-call]  # redis-py has no type for it
             for key, value in self._read(pipe, keys).items():
                 if value != expected[key]:
                     raise ChangedError(key)

@@ -105,7 +105,7 @@ class TextsReader:
         if line == b"_":  # RESP3's null
             return -1
         if line[:1] == b"-":
-            raise BaseParser.parse_error(line[1:].decode("utf-8", "replace"))  # type: ignore[no-untyped-call]
+            raise BaseParser.parse_error(line[1:].decode("utf-8", "replace"))  # type: ignore[no-untyped-call]  # redis-py has no type for it
         if line[:1] != kind or _is_header(line) is None:
             raise InvalidResponse("another kind of reply than the command has")
         return int(line[1:])  # ASCII digits or -1, checked above
