@@ -12,21 +12,23 @@ import struct
 from socket import SO_LINGER, SOL_SOCKET
 from typing import TYPE_CHECKING, Final
 
-from authgate_fast.decision import Allowed, Client, Forward, Local, Pending, Plan, Redirect, Refusal, Reply
-from authgate_fast.errors import TABLE, Reason
+from authgate_fast.decision import Client, Refusal
+from authgate_fast.errors import Reason
 from authgate_fast.http.head_start import start_problem, what_is_too_large
-from authgate_fast.http.problem import own_response, problem_response
 from authgate_fast.http.request import RequestHead
-from authgate_fast.plan import finish, finish_local, plan
-from authgate_fast.proxy.exchange import Exchange
+from authgate_fast.plan import plan
+from authgate_fast.proxy.acting import act, answered, looked_up
+from authgate_fast.proxy.own_answers import refuse
 from authgate_fast.proxy.phases import BUSY, CLOSED, HEAD, IDLE, LINGER
-from authgate_fast.proxy.waiting import LocalExchange, Waiting
 
 if TYPE_CHECKING:
     import asyncio
 
     from authgate_fast.auth.interface import Denial
+    from authgate_fast.decision import Reply
     from authgate_fast.proxy.context import Context
+    from authgate_fast.proxy.exchange import Exchange
+    from authgate_fast.proxy.waiting import LocalExchange, Waiting
     from authgate_fast.snapshot import Identity
 
 WRITE_HIGH_WATER: Final = 131_072
@@ -156,7 +158,7 @@ class Downstream:
             end = len(start) + 4
             if end > self.context.limits.max_head_bytes:
                 reason = what_is_too_large(data, self.context.limits.max_target_bytes)
-                self._refuse(Refusal(reason, self._next_id()), None, b"")
+                refuse(self, Refusal(reason, self.next_id()), None, b"")
                 break
             self._begin(data[:end] if rest else data, rest)
             data = self.buffer
@@ -173,7 +175,7 @@ class Downstream:
         self.consuming = False
         if self.phase <= HEAD and not self.write_paused:
             if self.eof:
-                self._close_after_answer(linger=False)  # all that a half-closed client asked for is served
+                self.close_after_answer(linger=False)  # all that a half-closed client asked for is served
             elif self.read_paused:
                 self.resume()
 
@@ -187,7 +189,7 @@ class Downstream:
         limits = self.context.limits
         reason = start_problem(data, looked_at, limits.max_head_bytes, limits.max_target_bytes)
         if reason is not None:
-            self._refuse(Refusal(reason, self._next_id()), None, b"")
+            refuse(self, Refusal(reason, self.next_id()), None, b"")
             return
         self.buffer = data
         if self.phase == IDLE:
@@ -208,97 +210,29 @@ class Downstream:
         try:
             head = context.request_reader.read(head_bytes, context.limits.max_fields, context.snapshot)
             if head.__class__ is not RequestHead:
-                self._refuse(Refusal(head, request_id), None, rest)  # type: ignore[arg-type]  # it is a Reason
+                refuse(self, Refusal(head, request_id), None, rest)  # type: ignore[arg-type]  # it is a Reason
                 return
             if len(head.target) > context.limits.max_target_bytes:
-                self._refuse(Refusal(Reason.TARGET_TOO_LONG, request_id), head, rest)
+                refuse(self, Refusal(Reason.TARGET_TOO_LONG, request_id), head, rest)
                 return
-            self._act(plan(head, context.snapshot, self.client, context.wall_s, request_id), head, rest)
+            act(self, plan(head, context.snapshot, self.client, context.wall_s, request_id), head, rest)
         except Exception as error:  # a bug of ours must not take the worker with it
             known = head if isinstance(head, RequestHead) else None
-            self._drop_exchange()
+            self.drop_exchange()
             context.report(Reason.INTERNAL_ERROR, None, request_id, f"{type(error).__name__}: {error}")
-            self._refuse(Refusal(Reason.INTERNAL_ERROR, request_id), known, rest)
-
-    def _act(self, decision: Plan, head: RequestHead, rest: bytes) -> None:
-        """Do what was decided. `rest` is what has arrived behind the head."""
-        kind = decision.__class__
-        if kind is Forward:
-            self.phase = BUSY
-            self.exchange = exchange = Exchange(self, head, decision)  # type: ignore[arg-type]  # its class was looked at
-            exchange.start(rest)
-        elif kind is Refusal:
-            self._refuse(decision, head, rest)  # type: ignore[arg-type]  # as above
-        elif isinstance(decision, Pending):
-            if not self.context.may_look_up(decision.gateway.name):
-                self._refuse(Refusal(Reason.OVERLOADED, decision.request_id), head, rest)
-                return
-            self.phase = BUSY
-            self.since_s = self.context.now_s
-            self.exchange = waiting = Waiting(self, decision)
-            if rest:
-                self.hold(rest)
-            waiting.start()
-        elif isinstance(decision, Local):
-            self.phase = BUSY
-            self.since_s = self.context.now_s
-            self.exchange = local = LocalExchange(self, decision)
-            local.start(rest)
-        elif isinstance(decision, Allowed):
-            self._answer(decision.request_id, head, rest, 204, b"Allow: %b\r\n" % decision.allow)
-        elif isinstance(decision, Redirect):
-            lines = b"Location: %b\r\nCache-Control: no-store\r\n" % decision.location
-            self._answer(decision.request_id, head, rest, 302, lines)
+            refuse(self, Refusal(Reason.INTERNAL_ERROR, request_id), known, rest)
 
     def looked_up(self, waiting: Waiting, found: Identity | Denial) -> None:
         """A look-up is done: go on with the request that waited for it."""
-        if self.exchange is not waiting:
-            return
-        self.exchange = None
-        rest = self.buffer
-        self.buffer = b""
-        self._go_on_with(finish(waiting.pending, found, self.context.wall_s), waiting.head, rest)
+        if self.exchange is waiting:
+            looked_up(self, waiting, found)
 
     def answered(self, exchange: LocalExchange, answer: Reply | Denial) -> None:
         """One of the gateway's own endpoints has its answer."""
-        if self.exchange is not exchange:
-            return
-        if isinstance(answer, Reply):
-            close = exchange.close_after or self.context.draining
-            self.write(
-                own_response(
-                    answer.status,
-                    answer.lines,
-                    answer.body,
-                    request_id=exchange.request_id,
-                    date_line=self.context.date_line,
-                    close=close,
-                    with_body=exchange.method != b"HEAD",
-                )
-            )
-            self.exchange_done(close=close, request_done=True)
-            return
-        self.exchange = None
-        rest = self.buffer
-        self.buffer = b""
-        head = exchange.head
-        head.content_length, head.chunked, head.expect_continue = -1, False, False  # the body has been read
-        self._go_on_with(finish_local(exchange.local, answer, self.context.wall_s), head, rest)
+        if self.exchange is exchange:
+            answered(self, exchange, answer)
 
-    def _go_on_with(self, decision: Plan, head: RequestHead, rest: bytes) -> None:
-        try:
-            self.phase = IDLE
-            self._act(decision, head, rest)
-            if self.phase == IDLE:
-                self._next_request()
-            elif self.eof and self.exchange is not None and not self.exchange.request_done:
-                self.give_up()  # the rest of this request will never come
-        except Exception as error:  # as in `_begin`
-            self._drop_exchange()
-            self.context.report(Reason.INTERNAL_ERROR, None, b"-", f"{type(error).__name__}: {error}")
-            self.abort()
-
-    def _drop_exchange(self) -> None:
+    def drop_exchange(self) -> None:
         exchange = self.exchange
         if exchange is not None:
             self.exchange = None
@@ -306,7 +240,7 @@ class Downstream:
             if exchange.response_begun:
                 self.abort()
 
-    def _next_id(self) -> bytes:
+    def next_id(self) -> bytes:
         self.sequence += 1
         return b"%b-%x" % (self.id_base, self.sequence)
 
@@ -319,92 +253,25 @@ class Downstream:
         if len(self.buffer) > self.context.limits.max_head_bytes:
             self.pause()
 
-    # --- answers of the gateway's own -------------------------------------------------------------------
-
-    def _refuse(self, refusal: Refusal, head: RequestHead | None, rest: bytes) -> None:
-        """Answer an unserved request; keep the connection only if the next request's start is known."""
-        reason = refusal.reason
-        counters = self.context.counters
-        counters.refused[reason.value] = counters.refused.get(reason.value, 0) + 1
-        if refusal.why:
-            self.context.report(reason, None, refusal.request_id, refusal.why)
-        keep = self._skip_body(head, rest) if head is not None and not TABLE[reason].closes else False
-        self.write(
-            problem_response(
-                reason,
-                request_id=refusal.request_id,
-                date_line=self.context.date_line,
-                detail=refusal.detail,
-                extra_lines=refusal.extra_lines,
-                retry_after_s=refusal.retry_after_s,
-                close=not keep,
-                with_body=head is None or head.method != b"HEAD",
-            )
-        )
-        self._after_answer(keep=keep)
-
-    def _answer(self, request_id: bytes, head: RequestHead, rest: bytes, status: int, lines: bytes) -> None:
-        keep = self._skip_body(head, rest)
-        self.write(
-            own_response(
-                status,
-                lines,
-                request_id=request_id,
-                date_line=self.context.date_line,
-                close=not keep,
-            )
-        )
-        self._after_answer(keep=keep)
-
-    def _skip_body(self, head: RequestHead, rest: bytes) -> bool:
-        """Step over a body that nobody reads, if it has arrived whole; else the connection must close."""
-        length = max(head.content_length, 0)
-        if head.close or head.chunked or head.expect_continue or length > len(rest) or self.context.draining:
-            return False
-        self.buffer = rest[length:]
-        return True
-
-    def exchange_refused(self, exchange: Exchange | LocalExchange, reason: Reason) -> None:
-        """An exchange ends without a response from the backend."""
-        self.exchange = None
-        counters = self.context.counters
-        counters.refused[reason.value] = counters.refused.get(reason.value, 0) + 1
-        close = (
-            exchange.close_after or not exchange.request_done or TABLE[reason].closes or self.context.draining
-        )
-        self.write(
-            problem_response(
-                reason,
-                request_id=exchange.request_id,
-                date_line=self.context.date_line,
-                close=close,
-                with_body=exchange.method != b"HEAD",
-            )
-        )
-        if close:
-            self._close_after_answer(linger=not exchange.request_done or TABLE[reason].closes)
-        else:
-            self._next_request()
-
     def exchange_done(self, *, close: bool, request_done: bool) -> None:
         """The response has been written whole."""
         self.exchange = None
         if close or not request_done:
-            self._close_after_answer(linger=not request_done)
+            self.close_after_answer(linger=not request_done)
         elif self.buffer or self.read_paused or self.eof:
-            self._next_request()
+            self.next_request()
         else:
             self.phase = IDLE
             self.since_s = self.context.now_s
 
-    def _after_answer(self, *, keep: bool) -> None:
+    def after_answer(self, *, keep: bool) -> None:
         if not keep:
-            self._close_after_answer(linger=True)
+            self.close_after_answer(linger=True)
         else:
             self.phase = IDLE
             self.since_s = self.context.now_s
 
-    def _next_request(self) -> None:
+    def next_request(self) -> None:
         self.phase = IDLE
         self.since_s = self.context.now_s
         if self.buffer:
@@ -414,11 +281,11 @@ class Downstream:
             self.resume()
             self._consume(data)
         elif self.eof:
-            self._close_after_answer(linger=False)
+            self.close_after_answer(linger=False)
         elif self.read_paused:
             self.resume()
 
-    def _close_after_answer(self, *, linger: bool) -> None:
+    def close_after_answer(self, *, linger: bool) -> None:
         """Close; with `linger`, read and drop for a while what the client still sends.
 
         Closing a socket with unread bytes makes the kernel reset the connection, and the client would
@@ -499,11 +366,11 @@ class Downstream:
 
     def head_overdue(self) -> None:
         """A head did not come to its end in time."""
-        self._refuse(Refusal(Reason.REQUEST_TIMEOUT, self._next_id()), None, b"")
+        refuse(self, Refusal(Reason.REQUEST_TIMEOUT, self.next_id()), None, b"")
 
     def give_up(self) -> None:
         """The client is gone, or as good as gone."""
-        self._drop_exchange()
+        self.drop_exchange()
         self.abort()
 
     def close_idle(self) -> bool:

@@ -14,6 +14,7 @@ from authgate_fast.http.chunked import LAST_CHUNK, ChunkedDecoder, FramingError,
 from authgate_fast.http.problem import CONTINUE, STATUS_STARTS
 from authgate_fast.http.request import IDEMPOTENT
 from authgate_fast.http.response import OWN_COOKIES, says_who_may_cache, without_own_cookies
+from authgate_fast.proxy.own_answers import exchange_refused
 from authgate_fast.proxy.retry import may_retry
 
 if TYPE_CHECKING:
@@ -253,7 +254,7 @@ class Exchange:
         self.finished = True
         self._drop_upstream()
         self.context.report(reason, self.forward, self.forward.request_id, what)
-        self.downstream.exchange_refused(self, reason)
+        exchange_refused(self.downstream, self, reason)
 
     def break_off(self, what: str) -> None:
         """Cut the client's connection in the middle of a response, so that it can tell (DESIGN section 5).

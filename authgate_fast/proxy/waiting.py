@@ -14,6 +14,7 @@ from authgate_fast.decision import Reply
 from authgate_fast.errors import Reason
 from authgate_fast.http.chunked import ChunkedDecoder, FramingError
 from authgate_fast.http.problem import CONTINUE
+from authgate_fast.proxy.own_answers import exchange_refused
 
 if TYPE_CHECKING:
     from authgate_fast.decision import Local, Pending
@@ -151,7 +152,7 @@ class LocalExchange:
             self._answer()
 
     def _refuse(self, reason: Reason) -> None:
-        self.downstream.exchange_refused(self, reason)
+        exchange_refused(self.downstream, self, reason)
 
     def _answer(self) -> None:
         context = self.downstream.context
