@@ -47,13 +47,16 @@ LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
 class ChunkedDecoder:
-    """Decodes one message body; `feed` it until `done`."""
+    """Decodes one message body; `feed` it until `done`. ``limit`` names the bound that a refused body broke, if any."""
 
-    __slots__ = ("_left", "_line", "_max_overhead_bytes", "_overhead", "_state", "_trailer_bytes", "done")
+    __slots__ = (
+        "_left", "_line", "_max_overhead_bytes", "_overhead", "_state", "_trailer_bytes", "done", "limit",
+    )  # fmt: skip
 
     def __init__(self, max_overhead_bytes: int = MAX_OVERHEAD_BYTES) -> None:
         self._max_overhead_bytes = max_overhead_bytes
         self.done = False
+        self.limit = ""
         self._state = _SIZE
         self._left = 0
         self._line = b""
@@ -96,9 +99,11 @@ class ChunkedDecoder:
         newline = data.find(b"\n", at)
         stop = len(data) if newline == -1 else newline + 1
         if len(self._line) + stop - at > MAX_LINE_BYTES and self._state != _TRAILER:
+            self.limit = "max_chunk_line_bytes"
             raise FramingError("a chunk-size line is too long")
         line = self._line + data[at:stop]
         if len(line) + self._trailer_bytes > MAX_TRAILER_BYTES and self._state == _TRAILER:
+            self.limit = "max_trailer_bytes"
             raise FramingError("the trailer section is too long")
         if newline == -1:
             if self._state == _DATA_END and line not in (b"\r", b""):
@@ -123,6 +128,7 @@ class ChunkedDecoder:
             if self._overhead < 0:
                 self._overhead = 0
             elif self._overhead > self._max_overhead_bytes:
+                self.limit = "max_chunk_overhead_bytes"
                 raise FramingError("too much framing for too little data")
         elif state == _DATA_END:
             if line:

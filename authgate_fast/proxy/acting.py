@@ -31,6 +31,7 @@ def act(connection: Downstream, decision: Plan, head: RequestHead, rest: bytes) 
         refuse(connection, decision, head, rest)  # type: ignore[arg-type]  # as above
     elif isinstance(decision, Pending):
         if not connection.context.may_look_up(decision.gateway.name):
+            connection.context.counters.hit("max_lookups")
             refuse(connection, Refusal(Reason.OVERLOADED, decision.request_id), head, rest)
             return
         connection.phase = BUSY

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from authgate_fast.auth.failures import FailureGuard
 from authgate_fast.limits import DEFAULTS, Limits
@@ -24,6 +24,32 @@ if TYPE_CHECKING:
     from authgate_fast.proxy.downstream import Downstream
     from authgate_fast.proxy.pool import Pools
     from authgate_fast.snapshot import Identity
+
+COUNTED_LIMITS: Final = (
+    "between_bytes_timeout_s",
+    "body_timeout_s",
+    "connect_timeout_s",
+    "first_byte_timeout_s",
+    "head_timeout_s",
+    "linger_timeout_s",
+    "lookup_timeout_s",
+    "max_body_bytes",
+    "max_chunk_line_bytes",
+    "max_chunk_overhead_bytes",
+    "max_connections",
+    "max_fields",
+    "max_head_bytes",
+    "max_interim_responses",
+    "max_lookups",
+    "max_target_bytes",
+    "max_trailer_bytes",
+    "max_upstream_connections",
+    "send_timeout_s",
+)
+"""The names in `Counters.limit_hits`: fields of `Limits`, and the fixed bounds of `http.chunked`.
+
+Idle connections that are closed in their time are ordinary life, and counted nowhere.
+"""
 
 Report = Callable[["Reason", "Forward | None", bytes, str], None]
 """(reason, the exchange's plan if it got that far, request id, what happened): one line for the operator."""
@@ -50,16 +76,24 @@ class Resolver(Protocol):
 
 
 class Counters:
-    """Plain counts since the start, for /status."""
+    """Plain counts since the start, for /status and /metrics.
 
-    __slots__ = ("connections", "refused", "requests", "retries", "upstream_failures")
+    ``limit_hits`` counts how often each limit bit, by the limit's name (`COUNTED_LIMITS`).
+    """
+
+    __slots__ = ("connections", "limit_hits", "refused", "requests", "retries", "upstream_failures")
 
     def __init__(self) -> None:
         self.connections = 0
         self.requests = 0
         self.refused: dict[str, int] = {}
+        self.limit_hits: dict[str, int] = {}
         self.retries = 0
         self.upstream_failures = 0
+
+    def hit(self, limit: str) -> None:
+        """Count that a limit bit."""
+        self.limit_hits[limit] = self.limit_hits.get(limit, 0) + 1
 
 
 class Context:

@@ -89,6 +89,8 @@ class Downstream:
         peer = transport.get_extra_info("peername")
         self.client = Client(peer[0] if isinstance(peer, tuple) else "", guard=context.guard)
         if len(context.connections) >= context.limits.max_connections or self.client.address == "":
+            if self.client.address:
+                context.counters.hit("max_connections")
             self.phase = CLOSED
             self.transport.abort()  # a client already gone has no address (CVE-2024-49769)
             return
@@ -157,8 +159,7 @@ class Downstream:
                 break
             end = len(start) + 4
             if end > self.context.limits.max_head_bytes:
-                reason = what_is_too_large(data, self.context.limits.max_target_bytes)
-                refuse(self, Refusal(reason, self.next_id()), None, b"")
+                self._refuse_start(what_is_too_large(data, self.context.limits.max_target_bytes))
                 break
             self._begin(data[:end] if rest else data, rest)
             data = self.buffer
@@ -189,12 +190,18 @@ class Downstream:
         limits = self.context.limits
         reason = start_problem(data, looked_at, limits.max_head_bytes, limits.max_target_bytes)
         if reason is not None:
-            refuse(self, Refusal(reason, self.next_id()), None, b"")
+            self._refuse_start(reason)
             return
         self.buffer = data
         if self.phase == IDLE:
             self.phase = HEAD
             self.since_s = self.context.now_s
+
+    def _refuse_start(self, reason: Reason) -> None:
+        """Refuse what cannot become a good head any more."""
+        if reason is Reason.HEAD_TOO_LARGE:
+            self.context.counters.hit("max_head_bytes")
+        refuse(self, Refusal(reason, self.next_id()), None, b"")
 
     def _begin(self, head_bytes: bytes, rest: bytes) -> None:
         context = self.context
@@ -210,6 +217,8 @@ class Downstream:
         try:
             head = context.request_reader.read(head_bytes, context.limits.max_fields, context.snapshot)
             if head.__class__ is not RequestHead:
+                if head is Reason.HEAD_TOO_LARGE:  # its bytes were counted before
+                    context.counters.hit("max_fields")
                 refuse(self, Refusal(head, request_id), None, rest)  # type: ignore[arg-type]  # it is a Reason
                 return
             if len(head.target) > context.limits.max_target_bytes:

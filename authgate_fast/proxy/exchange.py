@@ -153,6 +153,8 @@ class Exchange:
         try:
             used = decoder.feed(data, pieces)
         except FramingError as error:
+            if decoder.limit:
+                self.context.counters.hit(decoder.limit)
             self.refuse(Reason.BAD_REQUEST, str(error))
             return b""
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -312,11 +314,15 @@ class Exchange:
         if not self.request_done:
             if upstream.write_paused:
                 if now_s - upstream.since_s > settings.between_bytes_timeout_s:
+                    self.context.counters.hit("between_bytes_timeout_s")
                     self.refuse(Reason.UPSTREAM_TIMEOUT, "the backend stopped reading the request")
             elif now_s - max(self.since_s, self.downstream.since_s) > settings.body_timeout_s:
+                self.context.counters.hit("body_timeout_s")
                 self.refuse(Reason.REQUEST_TIMEOUT, "the request body stopped arriving")
         elif not self.response_begun:
             if now_s - max(self.since_s, upstream.since_s) > settings.first_byte_timeout_s:
+                self.context.counters.hit("first_byte_timeout_s")
                 self.refuse(Reason.UPSTREAM_TIMEOUT, "no response in time")
         elif not upstream.read_paused and now_s - upstream.since_s > settings.between_bytes_timeout_s:
+            self.context.counters.hit("between_bytes_timeout_s")
             self.break_off("the backend stopped in the middle of a response")

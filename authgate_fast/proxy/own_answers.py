@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from authgate_fast.decision import Refusal
 from authgate_fast.errors import TABLE, Reason
@@ -14,12 +14,22 @@ if TYPE_CHECKING:
     from authgate_fast.proxy.exchange import Exchange
     from authgate_fast.proxy.waiting import LocalExchange
 
+_LIMIT_OF: Final = {Reason.BODY_TOO_LARGE: "max_body_bytes", Reason.TARGET_TOO_LONG: "max_target_bytes"}
+"""The reasons that one limit alone can cause; who gives another one counts its limit."""
+
+
+def _count(connection: Downstream, reason: Reason) -> None:
+    counters = connection.context.counters
+    counters.refused[reason.value] = counters.refused.get(reason.value, 0) + 1
+    limit = _LIMIT_OF.get(reason)
+    if limit is not None:
+        counters.hit(limit)
+
 
 def refuse(connection: Downstream, refusal: Refusal, head: RequestHead | None, rest: bytes) -> None:
     """Answer an unserved request; keep the connection only if the next request's start is known."""
     reason = refusal.reason
-    counters = connection.context.counters
-    counters.refused[reason.value] = counters.refused.get(reason.value, 0) + 1
+    _count(connection, reason)
     if refusal.why:
         connection.context.report(reason, None, refusal.request_id, refusal.why)
     keep = _skip_body(connection, head, rest) if head is not None and not TABLE[reason].closes else False
@@ -73,8 +83,7 @@ def _skip_body(connection: Downstream, head: RequestHead, rest: bytes) -> bool:
 def exchange_refused(connection: Downstream, exchange: Exchange | LocalExchange, reason: Reason) -> None:
     """An exchange ends without a response from the backend."""
     connection.exchange = None
-    counters = connection.context.counters
-    counters.refused[reason.value] = counters.refused.get(reason.value, 0) + 1
+    _count(connection, reason)
     close = (
         exchange.close_after
         or not exchange.request_done

@@ -81,6 +81,7 @@ class Pool:
     def connect(self, exchange: Exchange) -> None:
         """Open a connection for `exchange`, which hears of it by `attach` or `refuse`."""
         if self.open >= self._context.limits.max_upstream_connections:
+            self._context.counters.hit("max_upstream_connections")
             exchange.refuse(Reason.OVERLOADED, "max_upstream_connections reached")
             return
         self.open += 1
@@ -101,6 +102,7 @@ class Pool:
                     server_hostname=self._host if self._ssl is not None else None,
                 )
         except TimeoutError:
+            self._context.counters.hit("connect_timeout_s")
             self._failed(exchange, Reason.UPSTREAM_TIMEOUT, f"no connection within {timeout_s:g} s")
         except (OSError, UnicodeError) as error:  # ssl.SSLError and socket.gaierror are OSErrors
             self._failed(exchange, Reason.UPSTREAM_UNREACHABLE, f"{error}")

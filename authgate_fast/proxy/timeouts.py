@@ -25,15 +25,24 @@ CLIENT_GONE_AFTER_S = 1.0
 
 
 class Ticker:
-    """Drives the clock of one `Context` between `start` and `stop`."""
+    """Drives the clock of one `Context` between `start` and `stop`.
+
+    ``late_s`` sums by how much its ``ticks`` came too late: the loop was busy with something else.
+    """
+
+    __slots__ = ("_context", "_count", "_due_s", "_second", "_timer", "late_s", "ticks")
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._timer: asyncio.TimerHandle | None = None
         self._count = 0
         self._second = 0
+        self._due_s = 0.0
+        self.late_s = 0.0
+        self.ticks = 0
 
     def start(self) -> None:
+        self._due_s = self._context.loop.time()
         self._tick()
 
     def stop(self) -> None:
@@ -44,7 +53,10 @@ class Ticker:
     def _tick(self) -> None:
         context = self._context
         self._timer = context.loop.call_later(TICK_S, self._tick)
-        context.now_s = context.loop.time()
+        context.now_s = now_s = context.loop.time()
+        self.ticks += 1
+        self.late_s += max(now_s - self._due_s, 0.0)
+        self._due_s = now_s + TICK_S
         context.wall_s = time.time()
         second = int(context.wall_s)  # a float, not protocol text
         if second != self._second:
@@ -65,14 +77,17 @@ def check_client(connection: Downstream) -> None:
     phase = connection.phase
     exchange = connection.exchange
     if connection.write_paused and _is_stuck(connection, now_s):
+        context.counters.hit("send_timeout_s")
         connection.give_up()
     elif phase == IDLE:
         # A fresh connection must begin its first head as quickly as it must end it.
         limits = context.limits
-        if age_s > (limits.idle_timeout_s if connection.sequence else limits.head_timeout_s):
-            connection.close_idle()
+        overdue = age_s > (limits.idle_timeout_s if connection.sequence else limits.head_timeout_s)
+        if overdue and connection.close_idle() and not connection.sequence:
+            context.counters.hit("head_timeout_s")
     elif phase == HEAD:
         if age_s > context.limits.head_timeout_s:
+            context.counters.hit("head_timeout_s")
             connection.head_overdue()
     elif phase == BUSY and exchange is not None:
         if (connection.eof and _seems_gone(connection, now_s)) or (
@@ -84,9 +99,11 @@ def check_client(connection: Downstream) -> None:
     elif phase == LINGER and age_s > context.limits.linger_timeout_s:
         # Who still reads the answer may have it; who has it all, or stopped reading, has had the time.
         if not connection.transport.get_write_buffer_size() or _is_stuck(connection, now_s):
+            context.counters.hit("linger_timeout_s")
             connection.phase = CLOSED
             connection.transport.abort()
     elif phase == CLOSED and age_s > context.limits.send_timeout_s:
+        context.counters.hit("send_timeout_s")
         connection.transport.abort()  # it never took the last bytes
 
 

@@ -158,6 +158,8 @@ class Upstream:
             if response.status >= 200:
                 break
             self.interim += 1
+            if self.interim > limits.max_interim_responses:
+                self.context.counters.hit("max_interim_responses")
             if response.status == 101 or self.interim > limits.max_interim_responses:
                 self._fail(
                     exchange, f"a {response.status} response that nobody asked for, or too many of them"
@@ -216,6 +218,8 @@ class Upstream:
         try:
             used = decoder.feed(data, pieces)
         except FramingError as error:
+            if decoder.limit:
+                self.context.counters.hit(decoder.limit)
             if head:
                 exchange.downstream.write(head)
             self._fail(exchange, str(error))

@@ -64,6 +64,7 @@ class Waiting:
             async with asyncio.timeout(context.limits.lookup_timeout_s):
                 found = await context.resolver.resolve(self.pending)
         except TimeoutError:
+            context.counters.hit("lookup_timeout_s")
             found = Denial(Reason.AUTH_UNAVAILABLE, why="the look-up took longer than lookup_timeout_s")
         except Exception as error:  # a bug of ours must not leave a client without an answer
             found = Denial(Reason.INTERNAL_ERROR, why=f"{type(error).__name__}: {error}")
@@ -137,6 +138,8 @@ class LocalExchange:
             try:
                 used = self.decoder.feed(data, pieces)
             except FramingError:
+                if self.decoder.limit:
+                    self.downstream.context.counters.hit(self.decoder.limit)
                 self._refuse(Reason.BAD_REQUEST)
                 return
             self.body += b"".join(pieces)
@@ -157,6 +160,7 @@ class LocalExchange:
     def _answer(self) -> None:
         context = self.downstream.context
         if not context.may_look_up(self.local.gateway.name):
+            context.counters.hit("max_lookups")
             self._refuse(Reason.OVERLOADED)
             return
         context.look_up_begun(self.local.gateway.name)
@@ -174,6 +178,7 @@ class LocalExchange:
             async with asyncio.timeout(context.limits.lookup_timeout_s):
                 answer = await context.resolver.answer(self.local, self.body)
         except TimeoutError:
+            context.counters.hit("lookup_timeout_s")
             answer = Denial(Reason.AUTH_UNAVAILABLE, why="the answer took longer than lookup_timeout_s")
         except Exception as error:  # a bug of ours must not leave a client without an answer
             answer = Denial(Reason.INTERNAL_ERROR, why=f"{type(error).__name__}: {error}")
@@ -189,4 +194,5 @@ class LocalExchange:
         """Called about once a second: a body that stopped arriving ends the exchange."""
         limit_s = self.downstream.context.limits.body_timeout_s
         if not self.request_done and now_s - max(self.since_s, self.downstream.since_s) > limit_s:
+            self.downstream.context.counters.hit("body_timeout_s")
             self._refuse(Reason.REQUEST_TIMEOUT)

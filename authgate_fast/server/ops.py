@@ -1,14 +1,15 @@
-"""The ops listener: health, readiness and status on a port of its own, loopback by default.
+"""The ops listener: health, readiness, status and metrics on a port of its own, loopback by default.
 
-It asks the worker through two functions and knows nothing else of it, so it answers while Redis is away
+It asks the worker through three functions and knows nothing else of it, so it answers while Redis is away
 and before the first configuration. It never carries proxied traffic. Nothing here needs a credential: whoever
-can reach the port may read ``/status``, which holds no secret.
+can reach the port may read ``/status`` and ``/metrics``, which hold no secret.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from authgate_fast.observe.exposition import CONTENT_TYPE, Family, render
 from authgate_fast.server.small_http import Bounds, Request, Response, SmallServer, json_response
 
 _READ_ONLY = ((b"Allow", b"GET, HEAD"),)
@@ -17,14 +18,20 @@ _BOUNDS = Bounds(max_head_bytes=8_192, max_body_bytes=4_096, max_connections=64)
 
 
 class OpsServer:
-    """Answers ``/healthz``, ``/readyz`` and ``/status``.
+    """Answers ``/healthz``, ``/readyz``, ``/status`` and ``/metrics``.
 
-    `status` returns what ``/status`` shows, as JSON can hold it. `ready` tells whether traffic should be sent
-    here: there is a snapshot, and the worker is not draining.
+    `status` returns what ``/status`` shows, as JSON can hold it, and `metrics` what ``/metrics`` does. `ready` tells
+    whether traffic should be sent here: there is a snapshot, and the worker is not draining.
     """
 
-    def __init__(self, status: Callable[[], dict[str, object]], ready: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        status: Callable[[], dict[str, object]],
+        ready: Callable[[], bool],
+        metrics: Callable[[], list[Family]],
+    ) -> None:
         self._status = status
+        self._metrics = metrics
         self._ready = ready
         self._server = SmallServer("ops", self._handle, _BOUNDS)
 
@@ -42,12 +49,16 @@ class OpsServer:
         await self._server.close()
 
     async def _handle(self, request: Request) -> Response:
-        if request.path not in {b"/healthz", b"/readyz", b"/status"}:
-            return json_response(404, {"error": "there are /healthz, /readyz and /status"}, _NO_STORE)
+        if request.path not in {b"/healthz", b"/readyz", b"/status", b"/metrics"}:
+            return json_response(
+                404, {"error": "there are /healthz, /readyz, /status and /metrics"}, _NO_STORE
+            )
         if request.method not in {b"GET", b"HEAD"}:
             return json_response(405, {"error": "only GET and HEAD"}, _READ_ONLY + _NO_STORE)
         if request.path == b"/status":
             return json_response(200, self._status(), _NO_STORE)
+        if request.path == b"/metrics":
+            return Response(200, render(self._metrics()), CONTENT_TYPE, fields=_NO_STORE)
         if request.path == b"/healthz":
             return Response(200, b"ok\n", fields=_NO_STORE)
         if self._ready():

@@ -19,6 +19,7 @@ from authgate_fast import __version__, is_compiled
 from authgate_fast.limits import DEFAULTS, Limits
 from authgate_fast.lookup.memory_store import MemoryStore
 from authgate_fast.lookup.resolver import Resolver
+from authgate_fast.observe.worker_metrics import worker_metrics
 from authgate_fast.proxy.context import Context
 from authgate_fast.proxy.downstream import Downstream
 from authgate_fast.proxy.pool import Pools
@@ -29,6 +30,7 @@ from authgate_fast.server.report import FailureLog
 if TYPE_CHECKING:
     from authgate_fast.config.store import Configuration
     from authgate_fast.lookup.store import StateStore
+    from authgate_fast.observe.exposition import Family
     from authgate_fast.snapshot import Snapshot
 
 _log = logging.getLogger("authgate")
@@ -96,7 +98,7 @@ class Worker:
         context.snapshot = configuration.snapshot
         configuration.on_swap.append(self._swap)
         self._ticker = Ticker(context)
-        self._ops = OpsServer(self.status, self.is_ready)
+        self._ops = OpsServer(self.status, self.is_ready, self.metrics)
         self._server: asyncio.Server | None = None
         self._source_task: asyncio.Task[None] | None = None
         self._resolver_task: asyncio.Task[None] | None = None
@@ -234,10 +236,20 @@ class Worker:
             "connections_total": counters.connections,
             "requests_total": counters.requests,
             "refused_total": dict(counters.refused),
+            "limit_hits_total": dict(counters.limit_hits),
             "retries_total": counters.retries,
             "upstream_failures_total": counters.upstream_failures,
             "upstreams": context.pools.counts(),
         }
+
+    def metrics(self) -> list[Family]:
+        """What /metrics shows."""
+        return worker_metrics(
+            self._context,
+            self._ticker,
+            ready=self.is_ready(),
+            refused_documents=len(self._configuration.refused),
+        )
 
 
 def _listen_error(option: str, address: Address, error: OSError) -> ListenError:

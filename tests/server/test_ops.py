@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from authgate_fast.observe.exposition import Family, counter
 from authgate_fast.server.ops import OpsServer
 from tests.plain_client import ask, send_raw
 
@@ -23,6 +24,9 @@ class Node:
     def show(self) -> dict[str, object]:
         return self.status
 
+    def metrics(self) -> list[Family]:
+        return [counter("authgate_things_total", "Things.", 3)]
+
 
 @pytest.fixture
 def node() -> Node:
@@ -31,7 +35,7 @@ def node() -> Node:
 
 @pytest.fixture
 async def ops(node: Node) -> AsyncIterator[OpsServer]:
-    server = OpsServer(node.show, node.ready)
+    server = OpsServer(node.show, node.ready, node.metrics)
     await server.start("127.0.0.1", 0)
     yield server
     await server.close()
@@ -59,12 +63,19 @@ async def test_status_is_json_of_this_moment(ops: OpsServer, node: Node) -> None
     assert json.loads(answer.body) == {"snapshot_revision": 8}
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/status"])
+async def test_metrics_are_in_the_text_format_of_prometheus(ops: OpsServer) -> None:
+    answer = await ask(ops.port, "/metrics")
+    assert answer.status == 200
+    assert answer.fields["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert answer.body.endswith(b"\nauthgate_things_total 3\n")
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/status", "/metrics"])
 async def test_nothing_is_kept_by_a_cache(ops: OpsServer, path: str) -> None:
     assert (await ask(ops.port, path)).fields["cache-control"] == "no-store"
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/status"])
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/status", "/metrics"])
 async def test_head_gets_the_fields_of_get_without_the_body(ops: OpsServer, path: str) -> None:
     of_get, of_head = await ask(ops.port, path), await ask(ops.port, path, "HEAD")
     assert of_head.body == b""
@@ -72,7 +83,7 @@ async def test_head_gets_the_fields_of_get_without_the_body(ops: OpsServer, path
     assert of_head.status == of_get.status
 
 
-@pytest.mark.parametrize("path", ["/", "/metrics", "/healthz/", "/status/x", "/HEALTHZ"])
+@pytest.mark.parametrize("path", ["/", "/metrics/", "/healthz/", "/status/x", "/HEALTHZ"])
 async def test_an_unknown_path_is_404(ops: OpsServer, path: str) -> None:
     assert (await ask(ops.port, path)).status == 404
 
@@ -118,7 +129,7 @@ async def test_close_ends_open_connections_and_frees_the_port(ops: OpsServer) ->
 
 
 async def test_an_address_in_use_is_an_oserror(ops: OpsServer, node: Node) -> None:
-    second = OpsServer(node.show, node.ready)
+    second = OpsServer(node.show, node.ready, node.metrics)
     with pytest.raises(OSError):
         await second.start("127.0.0.1", ops.port)
     await second.close()

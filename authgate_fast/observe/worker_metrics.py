@@ -1,0 +1,99 @@
+"""What one worker counts, as families of metrics. It only reads, and only when somebody asks.
+
+Names are ``authgate_<what>_<unit>``; labels come from the configuration and from the code, never from a request: their
+number is bounded.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from authgate_fast import __version__, is_compiled
+from authgate_fast.errors import Reason
+from authgate_fast.observe.exposition import Family, Sample, counter, gauge, labelled, summary
+from authgate_fast.proxy.context import COUNTED_LIMITS
+
+if TYPE_CHECKING:
+    from authgate_fast.proxy.context import Context
+    from authgate_fast.proxy.timeouts import Ticker
+
+
+def worker_metrics(context: Context, ticker: Ticker, *, ready: bool, refused_documents: int) -> list[Family]:
+    """Return every metric of a worker, as of now."""
+    return [
+        *_about(context, ticker, ready=ready, refused_documents=refused_documents),
+        *_clients(context),
+        *_upstreams(context),
+    ]
+
+
+def _about(context: Context, ticker: Ticker, *, ready: bool, refused_documents: int) -> list[Family]:
+    build = (("build", "compiled" if is_compiled() else "pure"), ("version", __version__))
+    return [
+        Family(
+            "authgate_build_info", "gauge", "The version that runs, and how it was built.", (Sample(1, build),)
+        ),
+        gauge("authgate_ready", "1 if there is a configuration and the worker is not draining, else 0.", int(ready)),
+        gauge("authgate_snapshot_revision", "The revision that requests are served from.", context.snapshot.revision),
+        gauge("authgate_refused_documents", "Stored documents that could not be used.", refused_documents),
+        summary(
+            "authgate_event_loop_lag_seconds",
+            "By how much the event loop was late for its own clock, four times a second.",
+            ticker.late_s,
+            ticker.ticks,
+        ),
+    ]  # fmt: skip
+
+
+def _clients(context: Context) -> list[Family]:
+    counters = context.counters
+    return [
+        counter("authgate_requests_total", "Requests whose head was complete.", counters.requests),
+        labelled(
+            "authgate_refused_requests_total",
+            "counter",
+            "Requests that the gateway itself answered with an error, by its code.",
+            "code",
+            {reason.value: 0 for reason in Reason} | counters.refused,
+        ),
+        labelled(
+            "authgate_limit_hits_total",
+            "counter",
+            "How often each limit bit.",
+            "limit",
+            dict.fromkeys(COUNTED_LIMITS, 0) | counters.limit_hits,
+        ),
+        gauge("authgate_client_connections_open", "Client connections that are open.", len(context.connections)),
+        counter("authgate_client_connections_total", "Client connections that were taken.", counters.connections),
+        gauge("authgate_lookups_waiting", "Requests that wait for a credential to be looked up.", context.lookups),
+    ]  # fmt: skip
+
+
+def _upstreams(context: Context) -> list[Family]:
+    pools = context.pools.counts()
+    return [
+        counter(
+            "authgate_retries_total",
+            "Requests sent again on a fresh backend connection.",
+            context.counters.retries,
+        ),
+        counter(
+            "authgate_upstream_failures_total",
+            "Responses that a backend broke off.",
+            context.counters.upstream_failures,
+        ),
+        labelled(
+            "authgate_upstream_connections_open",
+            "gauge",
+            "Backend connections, idle ones included.",
+            "upstream",
+            {name: counts["open"] for name, counts in pools.items()},
+        ),
+        labelled(
+            "authgate_upstream_connections_idle",
+            "gauge",
+            "Backend connections that wait for a request.",
+            "upstream",
+            {name: counts["idle"] for name, counts in pools.items()},
+        ),
+    ]  # fmt: skip
