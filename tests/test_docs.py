@@ -89,7 +89,7 @@ def test_every_configuration_of_the_docs_is_good(page: Path, tmp_path: Path) -> 
     blocks = re.findall(
         r"^```yaml\n(gateways:.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
     )
-    assert blocks
+    assert blocks or not page.name.startswith("auth-")
     for block in blocks:
         file = tmp_path / "config.yaml"
         file.write_text(block, encoding="utf-8")
