@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from authgate_fast.auth.interface import Denial
 from authgate_fast.decision import Allowed, Client, Forward, Local, Pending, Redirect, Refusal
 from authgate_fast.errors import TABLE, Reason
+from authgate_fast.http.fields import lower
 from authgate_fast.http.request import RequestHead
 from authgate_fast.plan import finish, plan
 from authgate_fast.proxy.heads import RequestReader
@@ -77,7 +78,7 @@ def explain(
         lines.append(f"look-up   {type(decision.lookup).__name__}: memory alone cannot answer")
         decision = finish(decision, asyncio.run(_resolve(decision, resolver)), time.time())
     if isinstance(decision, Forward):
-        return True, "\n".join(lines + _forwarded(decision))
+        return True, "\n".join([*lines, *_forwarded(decision), *_upgrade(head, decision.route)])
     if isinstance(decision, Allowed):
         lines.append(f"answer    204 by the gateway, Allow: {decision.allow.decode('ascii')}")
         return False, "\n".join(lines)
@@ -124,6 +125,21 @@ def _forwarded(decision: Forward) -> list[str]:
     lines.append(f"request   {request_line}")
     lines.extend(f"          {_shown(line)}" for line in rest.split("\r\n") if line)
     return lines
+
+
+def _upgrade(head: RequestHead, route: Route) -> list[str]:
+    """Say what becomes of an Upgrade field."""
+    if head.upgrade:
+        return [f"protocol  upgrade to {head.upgrade.decode('ascii')}: yes, if the backend agrees"]
+    offered = [value.decode("latin-1") for name, value in head.fields if lower(name) == b"upgrade"]
+    if not offered:
+        return []
+    allowed = ", ".join(sorted(name.decode("ascii") for name in route.upgrades)) or "none"
+    return [
+        f"protocol  upgrade to {', '.join(offered)}: no, so the field is ignored",
+        "          it takes HTTP/1.1, GET, no body, no Expect, `Connection: upgrade` and one protocol;",
+        f"          upgrades of this route: {allowed}",
+    ]
 
 
 def _shown(line: str) -> str:

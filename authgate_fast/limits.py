@@ -36,6 +36,12 @@ class Limits:
     """From a request's last byte to the backend's first. 504."""
     between_bytes_timeout_s: float = 60.0
     """A backend that stops in the middle of a response, or stops reading a request."""
+    tunnel_idle_timeout_s: float = 600.0
+    """A tunnel (WebSocket) silent in both directions; ten minutes, since many clients never ping."""
+    tunnel_half_closed_timeout_s: float = 30.0
+    """A tunnel silent after one side has ended its stream: few have more to say then."""
+    tunnel_goodbye_timeout_s: float = 5.0
+    """From a tunnel's goodbye (a Close frame) to its cut; clients answer within a round trip."""
     pool_idle_timeout_s: float = 50.0
     """An unused backend connection; below the 60 s after which most balancers drop one in silence."""
     max_idle_upstream: int = 256
@@ -44,6 +50,8 @@ class Limits:
     """Connections per backend target and worker; 503 ``overloaded`` beyond."""
     max_connections: int = 16_384
     """Client connections per worker; further ones are closed at once."""
+    max_tunnels: int = 8_192
+    """Tunnels per worker, half of ``max_connections``, so that requests have room too; 503 ``overloaded`` beyond."""
     max_replay_bytes: int = 65_536
     """How much of a sent request is kept for one retry on a fresh connection."""
     max_interim_responses: int = 16
@@ -71,6 +79,7 @@ NARROWABLE = frozenset(
         "connect_timeout_s",
         "first_byte_timeout_s",
         "between_bytes_timeout_s",
+        "tunnel_idle_timeout_s",
     }
 )
 

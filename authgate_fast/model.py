@@ -33,6 +33,7 @@ from authgate_fast.model_fields import (
     Seconds,
     Strict,
     TargetPath,
+    Upgrade,
     Url,
     read_with,
     refusal,
@@ -65,6 +66,7 @@ class Narrowing(Document):
     connect_timeout_s: Seconds | None = Field(None, description="seconds, above zero and at most 86400")
     first_byte_timeout_s: Seconds | None = Field(None, description="seconds, above zero and at most 86400")
     between_bytes_timeout_s: Seconds | None = Field(None, description="seconds, above zero and at most 86400")
+    tunnel_idle_timeout_s: Seconds | None = Field(None, description="seconds, above zero and at most 86400")
 
 
 class PathPolicyDocument(Strict):
@@ -168,6 +170,11 @@ class RouteDocument(Narrowing):
     scopes: Roles = Field((), description=f"a list of names, each {ROLE_RULE}")
     consumers: tuple[Name, ...] = Field(
         (), max_length=10_000, description=f"a list of consumers' names: {NAME_RULE}"
+    )
+    upgrades: tuple[Upgrade, ...] = Field(
+        ("websocket",),
+        max_length=MAX_LIST,
+        description="a list of protocols that a request may switch to, such as [websocket]; [] forbids all",
     )
 
     @model_validator(mode="after")

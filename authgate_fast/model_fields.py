@@ -31,6 +31,8 @@ _is_time = re.compile(
 _is_date = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}").fullmatch
 # Fields that describe the message itself; one that carried a key would be taken out of every request.
 _MESSAGE_FIELDS = frozenset({"via", "cookie", "date", "range", "origin", "referer", "user-agent", "baggage"})
+# By a switch to these, requests would go past the gateway's checks (h2c smuggling).
+_HTTP_PROTOCOLS = frozenset({"http", "https", "h2", "h2c", "h3"})
 _MESSAGE_PREFIXES = ("accept", "access-control-", "content-", "if-", "proxy-", "sec-", "trace")
 
 _Read = TypeVar("_Read")
@@ -120,12 +122,31 @@ def _check_password_hash(text: str) -> str:
     return text
 
 
+def _check_upgrade(text: str) -> str:
+    name, slash, _ = text.partition("/")
+    if name in _HTTP_PROTOCOLS:
+        raise refusal(
+            "a request cannot switch to another version of HTTP, whose requests nobody would check",
+            "leave it out; HTTP/1.1 goes on as it is",
+        )
+    if name == "tls":
+        raise refusal("TLS begins with the connection and never in the middle of it", "leave it out")
+    if name == "websocket" and slash:
+        raise refusal("websocket is written without a version", "write websocket")
+    return text
+
+
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME_PATTERN}$")]
 RoleName = Annotated[str, StringConstraints(pattern=r"^[!#-&(-+\-./0-9:-~]{1,128}$")]
 HeaderName = Annotated[
     str, Field(pattern=r"^[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,128}$"), AfterValidator(_check_header)
 ]
 Url = Annotated[str, Field(max_length=2_048), AfterValidator(_check_target_url)]
+Upgrade = Annotated[
+    str,
+    Field(pattern=r"^[!#$%&'*+\-.^_`|~0-9a-z]{1,64}(/[!#$%&'*+\-.^_`|~0-9a-z]{1,64})?$"),
+    AfterValidator(_check_upgrade),
+]
 PublicPath = Annotated[str, Field(max_length=4_096), AfterValidator(_check_public_path)]
 TargetPath = Annotated[str, Field(max_length=4_096), AfterValidator(_check_target_path)]
 Network = Annotated[str, Field(max_length=64), AfterValidator(_check_network)]

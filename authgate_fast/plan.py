@@ -25,6 +25,7 @@ from authgate_fast.decision import (
 from authgate_fast.errors import Reason
 from authgate_fast.http.fields import FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO
 from authgate_fast.http.request import METHODS, RequestHead, normalise_host, split_absolute
+from authgate_fast.http.upgrade import is_allowed, upgrade_lines
 from authgate_fast.routing.path_policy import query_is_clean, split_path
 from authgate_fast.routing.template import build_path
 from authgate_fast.snapshot import Gateway, Identity, KnownPath, Route, Snapshot, find_gateway
@@ -190,6 +191,8 @@ def _ask(
 
     A field that is another gateway's credential is an ordinary field here.
     """
+    if head.upgrade and not is_allowed(head.upgrade, route.upgrades):
+        head.ignore_upgrade()
     presented: Presented = []
     authenticator = gateway.authenticator
     if head.presented is not None:
@@ -365,6 +368,8 @@ def _framing_line(head: RequestHead) -> bytes:
     """Frame the request anew (DESIGN section 5): one field, or none for a request without a body."""
     if head.chunked:
         return b"Transfer-Encoding: chunked\r\n"
+    if head.upgrade:
+        return upgrade_lines(head.upgrade)  # it has no body
     if head.content_length >= 0:
         return b"Content-Length: %d\r\n" % head.content_length
     return b""

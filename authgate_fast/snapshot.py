@@ -30,6 +30,7 @@ class TimeoutSettings:
     connect_timeout_s: float
     first_byte_timeout_s: float
     between_bytes_timeout_s: float
+    tunnel_idle_timeout_s: float = 600.0
 
 
 @dataclass(slots=True, frozen=True)
@@ -70,6 +71,7 @@ class Route:
     path segment, and a negative int -1-i stands for all raw segments from i on, each with its slash.
     ``roles`` (any), ``scopes`` (all) and ``consumers`` (one of) narrow who may call a SECURE route;
     empty means no condition. ``forward_token``: the backend gets the caller's bearer token, if there is one.
+    ``upgrades`` are the protocols that a request may switch to, in lower case.
     """
 
     name: str
@@ -84,6 +86,7 @@ class Route:
     scopes: frozenset[str] = frozenset()
     consumers: frozenset[str] = frozenset()
     forward_token: bool = False
+    upgrades: frozenset[bytes] = frozenset()
 
     @property
     def restricted(self) -> bool:

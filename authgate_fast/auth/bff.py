@@ -144,7 +144,7 @@ class BffAuthenticator:
             return self._refuse(head, self._missing)
         if cookie == TWICE:
             return self.doubled
-        if head.method not in SAFE_METHODS:
+        if head.method not in SAFE_METHODS or head.upgrade:  # a page of another site could read a tunnel, too
             problem = self.cross_site_problem(head, client)
             if problem:
                 return Denial(Reason.CSRF_REJECTED, why=problem)

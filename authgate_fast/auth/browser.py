@@ -45,7 +45,7 @@ def field_value(head: RequestHead, wanted: bytes) -> bytes | None:
 
 def is_navigation(head: RequestHead) -> bool:
     """Tell whether a person is going to a page: then a redirect to the login helps, to a script it does not."""
-    if head.method != b"GET":
+    if head.method != b"GET" or head.upgrade:
         return False
     mode = field_value(head, b"sec-fetch-mode")
     if mode is not None:

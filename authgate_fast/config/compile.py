@@ -229,6 +229,7 @@ def _compile_route(
         scopes=frozenset(document.scopes),
         consumers=frozenset(document.consumers),
         forward_token=forward_token,
+        upgrades=frozenset(name.encode("ascii") for name in document.upgrades),
     )
 
 

@@ -24,6 +24,7 @@ FORWARDED_HOST: Final = 10
 CREDENTIAL: Final = 11
 DATE: Final = 12
 KEEP_ALIVE: Final = 13
+UPGRADE: Final = 14
 
 MEMO_LIMIT: Final = 4_096
 """Spellings remembered at most; a client that invents names only costs itself the slow path."""
@@ -93,6 +94,7 @@ _REQUEST: Final = {
     b"x-forwarded-for": FORWARDED_FOR,
     b"x-forwarded-proto": FORWARDED_PROTO,
     b"x-forwarded-host": FORWARDED_HOST,
+    b"upgrade": UPGRADE,
 }
 
 _RESPONSE: Final = {
@@ -105,7 +107,7 @@ _RESPONSE: Final = {
     b"proxy-authenticate": DROP,
     b"te": DROP,
     b"trailer": DROP,
-    b"upgrade": DROP,
+    b"upgrade": UPGRADE,
     b"x-request-id": DROP,
 }
 

@@ -24,11 +24,13 @@ from authgate_fast.http.fields import (
     PROTECTED,
     REQUEST_ID,
     TRANSFER_ENCODING,
+    UPGRADE,
     classify_request,
     connection_options,
     lower,
     without_fields,
 )
+from authgate_fast.http.upgrade import wanted_protocol
 
 # RFC 9110 section 9 and the registered methods a proxy can pass on without knowing more about them.
 # CONNECT would make a tunnel and TRACE would show a client the fields we add: neither is served.
@@ -59,7 +61,9 @@ class RequestHead:
     The parser fills ``method``, ``target``, ``minor`` (of HTTP/1.x) and ``fields``; `read` fills the rest:
     ``lines`` are the end-to-end field lines as they go to the backend, ``presented`` the (lower-case
     name, value) pairs of credential fields, ``content_length`` -1 when there is none, ``forwarded`` the
-    X-Forwarded-* values by code (None while there are none), ``request_id`` a sane one or b"".
+    X-Forwarded-* values by code (None while there are none), ``request_id`` a sane one or b"", ``upgrade`` the
+    protocol that it asks to switch to, or b"". A request with an ``upgrade`` closes its connection unless it gets it:
+    what follows it may be either protocol.
     """
 
     __slots__ = (
@@ -78,6 +82,7 @@ class RequestHead:
         "presented",
         "request_id",
         "target",
+        "upgrade",
     )
 
     def __init__(self, method: bytes, target: bytes, minor: int, fields: list[tuple[bytes, bytes]]) -> None:
@@ -94,6 +99,7 @@ class RequestHead:
         self.expect_continue = False
         self.forwarded: dict[int, bytes] | None = None
         self.request_id = b""
+        self.upgrade = b""
         self.nominated: frozenset[bytes] = _NO_NAMES
         self.is_read = False
 
@@ -107,6 +113,7 @@ class RequestHead:
             return None
         lines = self.lines
         hosts = 0
+        upgrades: list[bytes] = []
         for name, value in self.fields:
             code = memo.get(name)
             if code is None:
@@ -120,6 +127,8 @@ class RequestHead:
                 if self.presented is None:
                     self.presented = []
                 self.presented.append((lower(name), value.strip(b" \t")))
+            elif code == UPGRADE:
+                upgrades.append(value)
             elif code != DROP:
                 reason = self.read_special(code, value)
                 if reason is not None:
@@ -132,7 +141,15 @@ class RequestHead:
             return Reason.BAD_REQUEST  # RFC 9112 section 6.1: an attempt at smuggling; nobody honest sends it
         if hosts != 1 and not (hosts == 0 and self.minor == 0):
             return Reason.INVALID_HOST
+        if len(upgrades) == 1:
+            self.upgrade = wanted_protocol(self, upgrades[0])
+            self.close = self.close or self.upgrade != b""
         return None
+
+    def ignore_upgrade(self) -> None:
+        """Serve it as a request like any other."""
+        self.upgrade = b""
+        self.close = False  # one that wants to close asks for no upgrade
 
     def public_origin(self, scheme: bytes, *, trusted: bool) -> bytes | None:
         """Return the origin that a browser sees here, as it writes it (RFC 6454 section 6.2); None if that is in doubt.

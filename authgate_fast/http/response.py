@@ -16,6 +16,7 @@ from authgate_fast.http.fields import (
     END_TO_END,
     KEEP_ALIVE,
     TRANSFER_ENCODING,
+    UPGRADE,
     classify_response,
     connection_options,
     lower,
@@ -59,6 +60,7 @@ class ResponseHead:
     ``block`` holds the end-to-end field lines as they go to the client, with a CRLF before the first and
     after the last; Content-Length is among them where it was given. ``content_length`` is -1 when there
     is none. ``keep_alive_s`` is what the backend announces in ``Keep-Alive: timeout=`` (-1: nothing).
+    ``may_upgrade``: its Connection names upgrade; ``upgrade`` is what its Upgrade says, b"" if it has several.
     ``error`` says what is wrong, or is None.
     """
 
@@ -70,8 +72,10 @@ class ResponseHead:
         "error",
         "has_date",
         "keep_alive_s",
+        "may_upgrade",
         "minor",
         "status",
+        "upgrade",
     )
 
     def __init__(self, status: int, minor: int) -> None:
@@ -84,6 +88,8 @@ class ResponseHead:
         self.has_date = False
         self.keep_alive_s = -1
         self.error: str | None = None
+        self.may_upgrade = False
+        self.upgrade: bytes | None = None
 
     def read(self, special: list[tuple[bytes, bytes]], block: bytes) -> None:
         """Read the head whose field lines were received as `block`.
@@ -132,12 +138,16 @@ class ResponseHead:
             for option in connection_options(value):
                 if option == b"close":
                     self.close = True
+                elif option == b"upgrade":
+                    self.may_upgrade = True
                 elif option != b"keep-alive" and option not in _NOT_NOMINATED:
                     nominated.add(option)
         elif code == TRANSFER_ENCODING:
             if self.chunked or self.minor == 0 or lower(value.strip(b" \t")) != b"chunked":
                 self.error = "a Transfer-Encoding other than one 'chunked' on HTTP/1.1"
             self.chunked = True
+        elif code == UPGRADE:
+            self.upgrade = value.strip(b" \t") if self.upgrade is None else b""
         elif code == KEEP_ALIVE:
             timeout_s = keep_alive_timeout(value)
             if timeout_s >= 0:

@@ -65,6 +65,9 @@ def _clients(context: Context) -> list[Family]:
         ),
         gauge("authgate_client_connections_open", "Client connections that are open.", len(context.connections)),
         counter("authgate_client_connections_total", "Client connections that were taken.", counters.connections),
+        gauge("authgate_tunnels_open", "Tunnels (WebSocket and other upgrades) that are open.", len(context.tunnels)),
+        counter("authgate_tunnels_total", "Tunnels that were opened.", counters.tunnels),
+        counter("authgate_tunnel_bytes_total", "Bytes that went through tunnels, both ways.", counters.tunnel_bytes),
         gauge("authgate_lookups_waiting", "Requests that wait for a credential to be looked up.", context.lookups),
     ]  # fmt: skip
 

@@ -11,6 +11,7 @@ from authgate_fast.plan import finish, finish_local
 from authgate_fast.proxy.exchange import Exchange
 from authgate_fast.proxy.own_answers import answer_plainly, refuse
 from authgate_fast.proxy.phases import BUSY, IDLE
+from authgate_fast.proxy.tunnel import may_open
 from authgate_fast.proxy.waiting import LocalExchange, Waiting
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ def act(connection: Downstream, decision: Plan, head: RequestHead, rest: bytes) 
     """Do what was decided. `rest` is what has arrived behind the head."""
     kind = decision.__class__
     if kind is Forward:
+        if head.upgrade and not may_open(connection.context):
+            connection.context.counters.hit("max_tunnels")
+            refuse(connection, Refusal(Reason.OVERLOADED, decision.request_id), head, rest)
+            return
         connection.phase = BUSY
         connection.exchange = exchange = Exchange(connection, head, decision)  # type: ignore[arg-type]  # its class was looked at
         exchange.start(rest)

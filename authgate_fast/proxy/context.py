@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from authgate_fast.errors import Reason
     from authgate_fast.proxy.downstream import Downstream
     from authgate_fast.proxy.pool import Pools
+    from authgate_fast.proxy.tunnel import Tunnel
     from authgate_fast.snapshot import Identity
 
 COUNTED_LIMITS: Final = (
@@ -43,8 +44,12 @@ COUNTED_LIMITS: Final = (
     "max_lookups",
     "max_target_bytes",
     "max_trailer_bytes",
+    "max_tunnels",
     "max_upstream_connections",
     "send_timeout_s",
+    "tunnel_goodbye_timeout_s",
+    "tunnel_half_closed_timeout_s",
+    "tunnel_idle_timeout_s",
 )
 """The names in `Counters.limit_hits`: fields of `Limits`, and the fixed bounds of `http.chunked`.
 
@@ -81,7 +86,9 @@ class Counters:
     ``limit_hits`` counts how often each limit bit, by the limit's name (`COUNTED_LIMITS`).
     """
 
-    __slots__ = ("connections", "limit_hits", "refused", "requests", "retries", "upstream_failures")
+    __slots__ = (
+        "connections", "limit_hits", "refused", "requests", "retries", "tunnel_bytes", "tunnels", "upstream_failures",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.connections = 0
@@ -89,6 +96,8 @@ class Counters:
         self.refused: dict[str, int] = {}
         self.limit_hits: dict[str, int] = {}
         self.retries = 0
+        self.tunnels = 0
+        self.tunnel_bytes = 0
         self.upstream_failures = 0
 
     def hit(self, limit: str) -> None:
@@ -117,6 +126,7 @@ class Context:
         "resolver",
         "response_reader",
         "snapshot",
+        "tunnels",
         "wall_s",
     )
 
@@ -128,6 +138,7 @@ class Context:
         self.limits = limits
         self.snapshot = Snapshot()
         self.connections: set[Downstream] = set()
+        self.tunnels: set[Tunnel] = set()
         self.counters = Counters()
         self.report: Report = _no_report
         self.request_reader = RequestReader()

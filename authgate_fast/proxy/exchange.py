@@ -14,8 +14,10 @@ from authgate_fast.http.chunked import LAST_CHUNK, ChunkedDecoder, FramingError,
 from authgate_fast.http.problem import CONTINUE, STATUS_STARTS
 from authgate_fast.http.request import IDEMPOTENT
 from authgate_fast.http.response import OWN_COOKIES, says_who_may_cache, without_own_cookies
+from authgate_fast.http.upgrade import switch_problem
 from authgate_fast.proxy.own_answers import exchange_refused
 from authgate_fast.proxy.retry import may_retry
+from authgate_fast.proxy.tunnel import may_open, open_tunnel
 
 if TYPE_CHECKING:
     from authgate_fast.decision import Forward
@@ -220,8 +222,22 @@ class Exchange:
             body,
         )
 
-    def _without_own_cookies(self, block: bytes) -> bytes:
+    def switch(self, response: ResponseHead, data: bytes) -> None:
+        """Leave HTTP, if that is what the client asked for and the backend agrees to; `data` came behind its 101."""
+        problem = switch_problem(self.head.upgrade, response)
+        if problem:
+            self.refuse(Reason.UPSTREAM_PROTOCOL_ERROR, problem)
+        elif not may_open(self.context):
+            self.context.counters.hit("max_tunnels")
+            self.refuse(Reason.OVERLOADED, "max_tunnels reached, or draining")
+        elif self.upstream is not None:
+            open_tunnel(self, self.upstream, response, data)
+
+    def own_cookies_removed(self, block: bytes) -> bytes:
         """A backend of a BFF gateway sets no cookie in the gateway's name (DESIGN section 7)."""
+        return self._without_own_cookies(block) if OWN_COOKIES in block else block
+
+    def _without_own_cookies(self, block: bytes) -> bytes:
         is_bff = self.forward.gateway.authenticator.reserved == b"bff"
         return without_own_cookies(block) if is_bff else block
 

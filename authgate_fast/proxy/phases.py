@@ -12,3 +12,5 @@ BUSY: Final = 2
 LINGER: Final = 3
 """The last answer is on its way; what comes is thrown away."""
 CLOSED: Final = 4
+TUNNEL: Final = 5
+"""It has left HTTP: `tunnel.Tunnel` has the transport."""

@@ -66,6 +66,8 @@ class Ticker:
         if self._count % TICKS_PER_SWEEP == 0:
             for connection in list(context.connections):
                 check_client(connection)
+            for tunnel in list(context.tunnels):
+                tunnel.check_time(context.now_s)
             context.pools.check_time()
 
 

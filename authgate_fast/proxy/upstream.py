@@ -157,13 +157,13 @@ class Upstream:
                 return
             if response.status >= 200:
                 break
+            if response.status == 101:
+                exchange.switch(response, body)
+                return
             self.interim += 1
             if self.interim > limits.max_interim_responses:
                 self.context.counters.hit("max_interim_responses")
-            if response.status == 101 or self.interim > limits.max_interim_responses:
-                self._fail(
-                    exchange, f"a {response.status} response that nobody asked for, or too many of them"
-                )
+                self._fail(exchange, f"more than {limits.max_interim_responses} interim responses")
                 return
             if response.status != 100:
                 exchange.send_interim(response)
@@ -174,7 +174,8 @@ class Upstream:
 
     def _read_body_start(self, response: ResponseHead, body: bytes, exchange: Exchange) -> None:
         """Choose the framing of the body (RFC 9112 section 6.3) and pass on head and first bytes in one write."""
-        self.must_close = response.close
+        # Bytes of a refused tunnel may be on their way: nobody's next request may meet them (CVE-2026-73548).
+        self.must_close = response.close or exchange.head.upgrade != b""
         self.keep_alive_s = response.keep_alive_s
         have = len(body)
         length = response.content_length

@@ -24,6 +24,7 @@ from authgate_fast.proxy.context import Context
 from authgate_fast.proxy.downstream import Downstream
 from authgate_fast.proxy.pool import Pools
 from authgate_fast.proxy.timeouts import Ticker
+from authgate_fast.proxy.tunnel import Farewell
 from authgate_fast.server.ops import OpsServer
 from authgate_fast.server.report import FailureLog
 
@@ -174,7 +175,9 @@ class Worker:
             self._server.close()
         deadline_s = context.loop.time() + self._options.drain_timeout_s
         begun_s = context.loop.time()
-        while context.connections and context.loop.time() < deadline_s:
+        farewell = Farewell(context, begun_s, self._options.drain_timeout_s / 2)
+        while (context.connections or context.tunnels) and context.loop.time() < deadline_s:
+            farewell.go_on(context.loop.time())
             if context.loop.time() - begun_s >= DRAIN_IDLE_S:
                 for connection in list(context.connections):
                     connection.close_idle()
@@ -183,6 +186,8 @@ class Worker:
             _log.warning("drain timeout: %d connections are cut", len(context.connections))
             for connection in list(context.connections):
                 connection.abort()
+        for tunnel in list(context.tunnels):
+            tunnel.abort()
         for task in (self._source_task, self._resolver_task):
             if task is not None:
                 task.cancel()
@@ -237,6 +242,9 @@ class Worker:
             "requests_total": counters.requests,
             "refused_total": dict(counters.refused),
             "limit_hits_total": dict(counters.limit_hits),
+            "tunnels": len(context.tunnels),
+            "tunnels_total": counters.tunnels,
+            "tunnel_bytes_total": counters.tunnel_bytes,
             "retries_total": counters.retries,
             "upstream_failures_total": counters.upstream_failures,
             "upstreams": context.pools.counts(),

@@ -18,6 +18,7 @@ from authgate_fast.http.fields import (
     MEMO_LIMIT,
     PROTECTED,
     REQUEST_ID,
+    UPGRADE,
     classify_request,
     classify_response,
     connection_options,
@@ -75,7 +76,6 @@ HOP_BY_HOP = [
     b"Proxy-Authorization",
     b"TE",
     b"Trailer",
-    b"Upgrade",
     b"HTTP2-Settings",
 ]
 FORWARDED_SPELT_ODDLY = [b"X_Forwarded_For", b"X-Forwarded.For", b"x.forwarded.proto", b"X_FORWARDED-HOST"]
@@ -101,6 +101,11 @@ def spellings(name: bytes) -> set[bytes]:
 def test_what_only_the_gateway_may_say_is_dropped_in_every_spelling(name: bytes) -> None:
     for spelling in spellings(name):
         assert classify(spelling) == DROP, spelling
+
+
+def test_upgrade_is_taken_out_and_read_in_any_case() -> None:
+    for spelling in (b"Upgrade", b"upgrade", b"UPGRADE"):
+        assert classify(spelling) == UPGRADE
         assert is_reserved(spelling), spelling
 
 

@@ -41,6 +41,7 @@ def settings(limits: Limits = DEFAULTS) -> TimeoutSettings:
         limits.connect_timeout_s,
         limits.first_byte_timeout_s,
         limits.between_bytes_timeout_s,
+        limits.tunnel_idle_timeout_s,
     )
 
 
@@ -51,6 +52,7 @@ def make_snapshot(
     key_digest: bytes = b"",
     scheme: str = "http",
     host: str = "127.0.0.1",
+    upgrades: frozenset[bytes] = frozenset(),
 ) -> Snapshot:
     """Two routes on any host, every method: PUBLIC /p/{rest*} and SECURE /s/{rest*}, both to /{rest*}."""
     host_line = f"Host: {host}:{port}\r\n".encode("ascii")
@@ -59,7 +61,15 @@ def make_snapshot(
     for name, secure in (("p", False), ("s", True)):
         public, target = parse_public(f"/{name}/{{rest*}}"), parse_target("/{rest*}")
         route = Route(
-            name, b"ANY", public.text, secure, "svc", service, target_pieces(public, target), settings(limits)
+            name,
+            b"ANY",
+            public.text,
+            secure,
+            "svc",
+            service,
+            target_pieces(public, target),
+            settings(limits),
+            upgrades=upgrades,
         )
         items.append((public, route))
     credential = Identity("app", "default", frozenset(), float("inf"), b"X-Consumer-Id: app\r\n")
