@@ -48,6 +48,7 @@ class Reason(enum.Enum):
     NOT_READY = "not_ready"
     UPSTREAM_TIMEOUT = "upstream_timeout"
     VERSION_NOT_SUPPORTED = "version_not_supported"
+    LOOP_DETECTED = "loop_detected"
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +287,14 @@ TABLE: dict[Reason, Row] = {
             "HTTP Version Not Supported",
             "The gateway speaks HTTP/1.1 and HTTP/1.0.",
             _CLIENT,
+            closes=True,
+        ),
+        Row(
+            Reason.LOOP_DETECTED,
+            508,
+            "Loop Detected",
+            "The request has passed through gateways of this kind too often: a backend leads back to one of them.",
+            _GATEWAY,
             closes=True,
         ),
     )

@@ -30,7 +30,9 @@ _is_time = re.compile(
 ).fullmatch
 _is_date = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}").fullmatch
 # Fields that describe the message itself; one that carried a key would be taken out of every request.
-_MESSAGE_FIELDS = frozenset({"via", "cookie", "date", "range", "origin", "referer", "user-agent", "baggage"})
+_MESSAGE_FIELDS = frozenset(
+    {"via", "cookie", "date", "range", "origin", "referer", "user-agent", "baggage", "max-forwards"}
+)
 # By a switch to these, requests would go past the gateway's checks (h2c smuggling).
 _HTTP_PROTOCOLS = frozenset({"http", "https", "h2", "h2c", "h3"})
 _MESSAGE_PREFIXES = ("accept", "access-control-", "content-", "if-", "proxy-", "sec-", "trace")

@@ -65,14 +65,18 @@ def plan(head: RequestHead, snapshot: Snapshot, client: Client, now: float, fres
         return Refusal(reason, request_id)
     target = head.target
     if not target.startswith(b"/"):
-        if target == b"*" and head.method == b"OPTIONS":
-            return Allowed(SERVER_ALLOW, request_id)
         split = split_absolute(target)
-        if split is None:
+        if split is not None:
+            scheme, authority, target = split
+            if authority.lower() != head.host.lower():  # bytes: ASCII letters only
+                return Refusal(Reason.INVALID_HOST, request_id)
+            if scheme != client.scheme and not client.trusted:
+                return Refusal(Reason.BAD_REQUEST, request_id)  # RFC 9110 section 7.4
+            target = target or (b"*" if head.method == b"OPTIONS" else b"/")  # RFC 9112 section 3.2.4
+        elif target != b"*" or head.method != b"OPTIONS":
             return Refusal(Reason.BAD_REQUEST, request_id)
-        authority, target = split
-        if authority.lower() != head.host.lower():  # bytes: ASCII letters only
-            return Refusal(Reason.INVALID_HOST, request_id)
+        if target == b"*":
+            return Allowed(SERVER_ALLOW, request_id)
     return _route(head, target, gateway, client, now, request_id)
 
 
@@ -133,6 +137,8 @@ def _route(
         _remember(gateway.path_memo, path, known)
     leaf = known.leaf
     route = leaf.by_method.get(head.method) or leaf.any_route
+    if head.max_forwards == 0:
+        return Allowed(leaf.allow, request_id)  # RFC 9110 section 7.6.2: an OPTIONS that must not go on
     if route is None:
         if head.method == b"OPTIONS":
             return Allowed(leaf.allow, request_id)
@@ -354,7 +360,8 @@ def _forward(
         b"Host: %b\r\n" % head.host if service.preserve_host and head.host else chosen.host_line,
         b"".join(head.lines),
         _framing_line(head),
-        gateway.fixed_lines,
+        # RFC 9110 section 7.6.3: Via tells the version that the request came in
+        gateway.fixed_lines if head.minor else gateway.fixed_lines.replace(b"Via: 1.1", b"Via: 1.0", 1),
         identity_lines,
         token_line,
         kept_lines,

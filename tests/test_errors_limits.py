@@ -40,6 +40,7 @@ STATUSES = {
     "not_ready": 503,
     "upstream_timeout": 504,
     "version_not_supported": 505,
+    "loop_detected": 508,
 }
 
 
@@ -93,6 +94,7 @@ def test_a_retry_is_offered_only_where_it_may_help(reason: Reason) -> None:
         "head_too_large",
         "internal_error",
         "version_not_supported",
+        "loop_detected",
     ],
 )
 def test_a_connection_is_not_trusted_after_these(code: str) -> None:

@@ -151,7 +151,7 @@ def test_an_empty_host_on_http_1_1_is_refused_even_behind_an_http_1_0_request_wi
     ("target", "host", "expected"),
     [
         (b"http://shop.localhost/", b"shop.localhost", None),
-        (b"https://shop.localhost/", b"shop.localhost", None),
+        (b"https://shop.localhost/", b"shop.localhost", Reason.BAD_REQUEST),
         (b"HTTP://SHOP.localhost/", b"shop.LOCALHOST", None),
         (b"http://shop.localhost:81/", b"shop.localhost:81", None),
         (b"http://shop.localhost", b"shop.localhost", None),
@@ -185,6 +185,30 @@ def test_an_absolute_target_must_name_the_host_and_no_other_form_is_served(
     assert (found.reason if isinstance(found, Refusal) else None) is expected
 
 
+@pytest.mark.parametrize(
+    ("scheme", "peer_scheme", "trusted", "served"),
+    [
+        (b"http", b"http", "", True),
+        (b"https", b"https", "", True),
+        (b"https", b"http", "", False),
+        (b"http", b"https", "", False),
+        (b"https", b"http", "192.0.2.0/24", True),
+    ],
+)
+def test_an_absolute_target_has_the_scheme_it_came_by_unless_a_trusted_proxy_sent_it(
+    scheme: bytes, peer_scheme: bytes, trusted: str, served: bool
+) -> None:
+    """RFC 9110 section 7.4: a request for an https URI came over TLS, or through a gateway that is trusted."""
+    found = ask(
+        b"GET",
+        scheme + b"://shop.localhost/",
+        snapshot=make_snapshot(trusted=trusted),
+        client=Client(PEER, peer_scheme),
+    )
+    assert isinstance(found, Forward) == served
+    assert isinstance(found, Forward) or found.reason is Reason.BAD_REQUEST
+
+
 def test_an_absolute_target_needs_the_host_on_http_1_0_too() -> None:
     star = with_star(make_snapshot())
     found = refusal(b"GET", b"http://shop.localhost/", host=None, minor=0, snapshot=star)
@@ -215,7 +239,8 @@ def test_head_is_served_by_the_get_route_and_stays_head() -> None:
         (b"/private", b"GET, HEAD, OPTIONS"),
         (b"/products", b"OPTIONS, POST"),
         (b"http://shop.localhost/private", b"GET, HEAD, OPTIONS"),
-        (b"http://shop.localhost", b"GET, HEAD, OPTIONS"),
+        (b"http://shop.localhost/", b"GET, HEAD, OPTIONS"),
+        (b"http://shop.localhost", SERVER_ALLOW),  # RFC 9112 section 3.2.4
         (b"*", SERVER_ALLOW),
     ],
 )

@@ -22,6 +22,8 @@ MAX_LINE_BYTES: Final = 1_024
 """One chunk-size line; no honest sender comes near it."""
 MAX_TRAILER_BYTES: Final = 8_192
 """All trailer fields of a message together."""
+MAX_TRAILER_FIELDS: Final = 100
+"""As many as a head may have by default (``max_fields``)."""
 MAX_OVERHEAD_BYTES: Final = 65_536
 """Framing bytes a client may spend beyond one for each body byte: stops floods of tiny chunks."""
 MAX_RESPONSE_OVERHEAD_BYTES: Final = 16_777_216
@@ -50,7 +52,7 @@ class ChunkedDecoder:
     """Decodes one message body; `feed` it until `done`. ``limit`` names the bound that a refused body broke, if any."""
 
     __slots__ = (
-        "_left", "_line", "_max_overhead_bytes", "_overhead", "_state", "_trailer_bytes", "done", "limit",
+        "_left", "_line", "_max_overhead_bytes", "_overhead", "_state", "_trailer_bytes", "_trailers", "done", "limit",
     )  # fmt: skip
 
     def __init__(self, max_overhead_bytes: int = MAX_OVERHEAD_BYTES) -> None:
@@ -62,6 +64,7 @@ class ChunkedDecoder:
         self._line = b""
         self._overhead = 0
         self._trailer_bytes = 0
+        self._trailers = 0
 
     def feed(self, data: bytes, pieces: list[bytes]) -> int:
         """Append the body bytes in `data` to `pieces`; return how many bytes of it belong to this message.
@@ -138,6 +141,10 @@ class ChunkedDecoder:
             if _TRAILER_LINE.fullmatch(line) is None:
                 raise FramingError("a trailer field is malformed")
             self._trailer_bytes += len(line) + 2
+            self._trailers += 1
+            if self._trailers > MAX_TRAILER_FIELDS:
+                self.limit = "max_trailer_fields"
+                raise FramingError("too many trailer fields")
         else:
             self._state = _DONE
             self.done = True

@@ -25,6 +25,8 @@ CREDENTIAL: Final = 11
 DATE: Final = 12
 KEEP_ALIVE: Final = 13
 UPGRADE: Final = 14
+VIA: Final = 15
+MAX_FORWARDS: Final = 16
 
 MEMO_LIMIT: Final = 4_096
 """Spellings remembered at most; a client that invents names only costs itself the slow path."""
@@ -60,9 +62,16 @@ _IDENTITY: Final = frozenset(
         b"x-user",
         b"x-remote-user",
         b"remote-user",
+        b"x-webauth-user",
     }
 )
-_IDENTITY_PREFIXES: Final = (b"x-consumer-", b"x-user-", b"x-authenticated-")
+_IDENTITY_PREFIXES: Final = (
+    b"x-consumer-",
+    b"x-user-",
+    b"x-authenticated-",
+    b"x-credential-",
+    b"x-auth-request-",
+)
 
 # Fields by which a client could tell a backend another address, path or method than the one that was
 # routed and authorised. ``Proxy`` is the httpoxy trick.
@@ -73,9 +82,18 @@ _CLAIMS: Final = frozenset(
         b"x-client-ip",
         b"x-cluster-client-ip",
         b"true-client-ip",
+        b"client-ip",
+        b"x-originating-ip",
+        b"x-remote-ip",
+        b"x-remote-addr",
+        b"x-proxyuser-ip",
+        b"x-forwarded",
+        b"x-forward-for",
         b"x-envoy-original-path",
         b"x-host",
+        b"x-http-host-override",
         b"x-rewrite-url",
+        b"x-override-url",
         b"x-http-method",
         b"x-http-method-override",
         b"x-method-override",
@@ -96,6 +114,9 @@ _REQUEST: Final = {
     b"x-forwarded-host": FORWARDED_HOST,
     b"upgrade": UPGRADE,
 }
+
+# Fields of anybody's that a gateway reads too (RFC 9110 sections 7.6.2 and 7.6.3); other spellings are other fields.
+_READ_AND_KEPT: Final = {b"via": VIA, b"max-forwards": MAX_FORWARDS}
 
 _RESPONSE: Final = {
     b"content-length": CONTENT_LENGTH,
@@ -143,7 +164,7 @@ def classify_request(name: bytes, memo: dict[bytes, int], credential_fields: fro
     """Return the code of a request field's name and remember it in `memo`."""
     folded = name.translate(_FOLD)
     lowered = name.translate(_LOWER)
-    code = _REQUEST.get(lowered, END_TO_END)
+    code = _REQUEST.get(lowered) or _READ_AND_KEPT.get(lowered, END_TO_END)
     if lowered in credential_fields:
         code = CREDENTIAL
     elif not code and (

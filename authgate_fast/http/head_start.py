@@ -11,8 +11,11 @@ from typing import Final
 
 from authgate_fast.errors import Reason
 
-# A line end that is not CRLF (RFC 9112 section 2.2: stricter), or a first byte that begins no method.
-_BARE_LINE_END = re.compile(rb"(?<!\r)\n|\r(?![\n])[^\n]|\A[^!#$%&'*+\-.^_`|~0-9A-Za-z\r]", re.DOTALL)
+# A line end that is not CRLF (RFC 9112 section 2.2: stricter), a control byte that no part of a head may have, or a
+# first byte that begins no method.
+_BARE_LINE_END = re.compile(
+    rb"(?<!\r)\n|\r(?![\n])[^\n]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\A[^!#$%&'*+\-.^_`|~0-9A-Za-z\r]", re.DOTALL
+)
 _REQUEST_LINE_EXTRA: Final = 64  # a method, two spaces, a version and the end of the line are never longer
 
 
@@ -25,6 +28,12 @@ def start_problem(data: bytes, looked_at: int, max_head_bytes: int, max_target_b
     ):
         return what_is_too_large(data, max_target_bytes)
     return None
+
+
+def new_first_line(data: bytes, looked_at: int) -> bytes:
+    """Return the request line with its CRLF if it has become whole behind the first `looked_at` bytes, else b""."""
+    end = data.find(b"\r\n")
+    return data[: end + 2] if end + 1 >= max(looked_at, 1) else b""
 
 
 def what_is_too_large(data: bytes, max_target_bytes: int) -> Reason:

@@ -24,6 +24,7 @@ from authgate_fast.http.fields import (
     HOST,
     KEEP_ALIVE,
     TRANSFER_ENCODING,
+    VIA,
     classify_request,
     classify_response,
     lower,
@@ -224,7 +225,7 @@ def _learn(
     if code == CREDENTIAL:
         if len(memo.credentials) < MEMO_LINES and len(name) <= MEMO_LINE_BYTES:
             memo.credentials[name] = Line(code, folded, b"", name + b": ")
-    elif code in (END_TO_END, HOST, DROP):
+    elif code in (END_TO_END, HOST, DROP, VIA):
         memo.keep(text, line)
     return line
 

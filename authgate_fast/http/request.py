@@ -21,10 +21,12 @@ from authgate_fast.http.fields import (
     FORWARDED_HOST,
     FORWARDED_PROTO,
     HOST,
+    MAX_FORWARDS,
     PROTECTED,
     REQUEST_ID,
     TRANSFER_ENCODING,
     UPGRADE,
+    VIA,
     classify_request,
     connection_options,
     lower,
@@ -49,10 +51,21 @@ DEFAULT_PORTS: Final = {b"http": b":80", b"https": b":443"}
 _NO_NAMES: Final[frozenset[bytes]] = frozenset()
 _OWN_OPTIONS: Final = frozenset((b"close", b"keep-alive", b"upgrade", b"te"))
 _LENGTH: Final = re.compile(rb"[0-9]{1,18}")
+_HOPS: Final = re.compile(rb"[0-9]{1,9}")
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+# Labels of 63 bytes at most: RFC 1035 section 2.3.4.
 _HOST: Final = re.compile(
-    rb"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]|\.(?=[A-Za-z0-9_]))*\.?|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?"
+    rb"(?:[A-Za-z0-9_][A-Za-z0-9_-]{0,62}+(?:\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62}+)*+\.?"
+    rb"|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?"
 )
+MAX_HOST_BYTES: Final = 260
+"""A name of 253 (RFC 1035 section 2.3.4), a dot, a colon and a port."""
+
+PSEUDONYM: Final = b"authgate"
+"""Who we are in Via (RFC 9110 section 7.6.3)."""
+MAX_OWN_HOPS: Final = 8
+"""How often our own name may stand in a request's Via. Gateways may stand in a row, but not that many: it is a loop."""
+_COMMENT: Final = re.compile(rb"\([^()]*\)")
 
 
 class RequestHead:
@@ -63,7 +76,7 @@ class RequestHead:
     name, value) pairs of credential fields, ``content_length`` -1 when there is none, ``forwarded`` the
     X-Forwarded-* values by code (None while there are none), ``request_id`` a sane one or b"", ``upgrade`` the
     protocol that it asks to switch to, or b"". A request with an ``upgrade`` closes its connection unless it gets it:
-    what follows it may be either protocol.
+    what follows it may be either protocol. ``max_forwards`` is that of an OPTIONS request, -1 when there is none.
     """
 
     __slots__ = (
@@ -76,9 +89,11 @@ class RequestHead:
         "host",
         "is_read",
         "lines",
+        "max_forwards",
         "method",
         "minor",
         "nominated",
+        "own_hops",
         "presented",
         "request_id",
         "target",
@@ -101,6 +116,8 @@ class RequestHead:
         self.request_id = b""
         self.upgrade = b""
         self.nominated: frozenset[bytes] = _NO_NAMES
+        self.max_forwards = -1
+        self.own_hops = 0
         self.is_read = False
 
     @property
@@ -119,7 +136,7 @@ class RequestHead:
             if code is None:
                 code = classify_request(name, memo, credential_fields)
             if not code:
-                lines.append(b"%b: %b\r\n" % (name, value))
+                lines.append(b"%b: %b\r\n" % (name, value.strip(b" \t")))
             elif code == HOST:
                 hosts += 1
                 self.host = value
@@ -198,8 +215,9 @@ class RequestHead:
         elif code == CONNECTION:
             self._read_connection(value)
         elif code == EXPECT:
+            # RFC 9110 section 10.1.1. HTTP/1.0 has no 100 (Continue): the field is ignored. Stricter: once.
             if self.minor == 1:
-                if lower(value.strip(b" \t")) != b"100-continue":
+                if self.expect_continue or lower(value.strip(b" \t")) != b"100-continue":
                     return Reason.EXPECTATION_FAILED
                 self.expect_continue = True
         elif code == REQUEST_ID:
@@ -211,6 +229,29 @@ class RequestHead:
                 self.forwarded = {}
             before = self.forwarded.get(code)
             self.forwarded[code] = value if before is None else before + b", " + value
+        elif code == VIA:
+            return self._read_via(value.strip(b" \t"))
+        elif code == MAX_FORWARDS:
+            return self._read_max_forwards(value.strip(b" \t"))
+        return None
+
+    def _read_via(self, value: bytes) -> Reason | None:
+        """Count our own name (RFC 9110 section 7.6.3): a request that has been here too often goes round in circles."""
+        if PSEUDONYM in lower(value):
+            self.own_hops += own_hops(value)
+            if self.own_hops > MAX_OWN_HOPS:
+                return Reason.LOOP_DETECTED
+        self.lines.append(b"Via: %b\r\n" % value)
+        return None
+
+    def _read_max_forwards(self, value: bytes) -> Reason | None:
+        """RFC 9110 section 7.6.2: counted down on OPTIONS (TRACE is not served); it means nothing elsewhere."""
+        if self.method == b"OPTIONS":
+            if self.max_forwards != -1 or _HOPS.fullmatch(value) is None:
+                return Reason.BAD_REQUEST
+            self.max_forwards = hops = int(value)  # plain ASCII digits, checked above
+            value = b"%d" % max(hops - 1, 0)
+        self.lines.append(b"Max-Forwards: %b\r\n" % value)
         return None
 
     def _read_connection(self, value: bytes) -> None:
@@ -222,13 +263,24 @@ class RequestHead:
         self.nominated |= options - _OWN_OPTIONS - PROTECTED
 
 
+def own_hops(via: bytes) -> int:
+    """Count the members of a Via value whose received-by is our pseudonym, whatever protocol, port or comment."""
+    count = 0
+    for member in _COMMENT.sub(b" ", lower(via)).split(b","):
+        words = member.replace(b"\t", b" ").split(b" ")
+        found = [word for word in words if word]
+        if len(found) > 1 and found[1].partition(b":")[0] == PSEUDONYM:
+            count += 1
+    return count
+
+
 def normalise_host(value: bytes) -> bytes | None:
     """Return a Host value's name in lower case, port and one trailing dot removed; None if invalid.
 
     RFC 9110 section 7.2 with RFC 3986 section 3.2.2, narrowed to what names real hosts: letters, digits,
     ``-``, ``_`` and dots, or an IPv6 address in brackets.
     """
-    if _HOST.fullmatch(value) is None:
+    if len(value) > MAX_HOST_BYTES or _HOST.fullmatch(value) is None:
         return None
     name = lower(value)
     if name[0] == 0x5B:  # "["
@@ -251,15 +303,19 @@ def _is_ipv6(text: bytes) -> bool:
     return True
 
 
-def split_absolute(target: bytes) -> tuple[bytes, bytes] | None:
-    """Split an absolute-form target (RFC 9112 section 3.2.2) into authority and origin-form target."""
+def split_absolute(target: bytes) -> tuple[bytes, bytes, bytes] | None:
+    """Split an absolute-form target (RFC 9112 section 3.2.2) into scheme, authority and origin-form target.
+
+    The last one is b"" where there is neither path nor query.
+    """
     scheme, separator, rest = target.partition(b"://")
-    if not separator or lower(scheme) not in (b"http", b"https"):
+    scheme = lower(scheme)
+    if not separator or scheme not in DEFAULT_PORTS:
         return None
     for at, byte in enumerate(rest):
         if byte in b"/?#":
             authority, tail = rest[:at], rest[at:]
             break
     else:
-        authority, tail = rest, b""
-    return authority, tail if tail[:1] == b"/" else b"/" + tail
+        return scheme, rest, b""
+    return scheme, authority, tail if tail[:1] == b"/" else b"/" + tail

@@ -44,6 +44,7 @@ COUNTED_LIMITS: Final = (
     "max_lookups",
     "max_target_bytes",
     "max_trailer_bytes",
+    "max_trailer_fields",
     "max_tunnels",
     "max_upstream_connections",
     "send_timeout_s",

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Final
 
 from authgate_fast.decision import Client, Refusal
 from authgate_fast.errors import Reason
-from authgate_fast.http.head_start import start_problem, what_is_too_large
+from authgate_fast.http.head_start import new_first_line, start_problem, what_is_too_large
 from authgate_fast.http.request import RequestHead
 from authgate_fast.plan import plan
 from authgate_fast.proxy.acting import act, answered, looked_up
-from authgate_fast.proxy.own_answers import refuse
+from authgate_fast.proxy.own_answers import refuse, refuse_unread
 from authgate_fast.proxy.phases import BUSY, CLOSED, HEAD, IDLE, LINGER
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class Downstream:
                 break
             end = len(start) + 4
             if end > self.context.limits.max_head_bytes:
-                self._refuse_start(what_is_too_large(data, self.context.limits.max_target_bytes))
+                self._refuse_start(what_is_too_large(data, self.context.limits.max_target_bytes), data)
                 break
             self._begin(data[:end] if rest else data, rest)
             data = self.buffer
@@ -189,19 +189,23 @@ class Downstream:
         """Keep an unfinished head, unless it can no longer become a good one."""
         limits = self.context.limits
         reason = start_problem(data, looked_at, limits.max_head_bytes, limits.max_target_bytes)
+        if reason is None:
+            line = new_first_line(data, looked_at)
+            if line:  # what can be no request, such as HTTP/0.9, is not waited for
+                reason = self.context.request_reader.start_problem(line)
         if reason is not None:
-            self._refuse_start(reason)
+            self._refuse_start(reason, data)
             return
         self.buffer = data
         if self.phase == IDLE:
             self.phase = HEAD
             self.since_s = self.context.now_s
 
-    def _refuse_start(self, reason: Reason) -> None:
+    def _refuse_start(self, reason: Reason, data: bytes) -> None:
         """Refuse what cannot become a good head any more."""
         if reason is Reason.HEAD_TOO_LARGE:
             self.context.counters.hit("max_head_bytes")
-        refuse(self, Refusal(reason, self.next_id()), None, b"")
+        refuse_unread(self, reason, data)
 
     def _begin(self, head_bytes: bytes, rest: bytes) -> None:
         context = self.context
@@ -219,7 +223,7 @@ class Downstream:
             if head.__class__ is not RequestHead:
                 if head is Reason.HEAD_TOO_LARGE:  # its bytes were counted before
                     context.counters.hit("max_fields")
-                refuse(self, Refusal(head, request_id), None, rest)  # type: ignore[arg-type]  # it is a Reason
+                refuse_unread(self, head, head_bytes, request_id)  # type: ignore[arg-type]  # it is a Reason
                 return
             if len(head.target) > context.limits.max_target_bytes:
                 refuse(self, Refusal(Reason.TARGET_TOO_LONG, request_id), head, rest)

@@ -26,6 +26,7 @@ _STATUS: Final = {
 }
 _SHORTEST_FIELD: Final = 4  # bytes of "a:" and CRLF
 _METHOD_TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32} ")
+_HTTP_2: Final = b"PRI * HTTP/2.0\r\n"  # how its preface begins (RFC 9113 section 3.4)
 _OTHER_VERSION: Final = re.compile(rb"HTTP/[0-9](?:\.[0-9])?\r\n")
 
 
@@ -115,7 +116,7 @@ class RequestReader:
         if sink.open_message:
             self._parser = httptools.HttpRequestParser(sink)
             if sink.open_head:
-                return Reason.BAD_REQUEST
+                return Reason.VERSION_NOT_SUPPORTED if data.startswith(_HTTP_2) else Reason.BAD_REQUEST
         target = sink.target
         at = len(method) + len(target) + 2
         if data.startswith(b"HTTP/1.1\r\n", at):
@@ -129,6 +130,11 @@ class RequestReader:
         if len(sink.fields) > max_fields:
             return Reason.HEAD_TOO_LARGE
         return RequestHead(method, target, minor, sink.fields)
+
+    def start_problem(self, line: bytes) -> Reason | None:
+        """Judge a request line whose fields have not come yet, as `read` would."""
+        head = self.read(line + b"\r\n", 0)
+        return None if isinstance(head, RequestHead) else head
 
     def _read_anew(self, data: bytes) -> Reason | None:
         sink = self._sink
@@ -145,9 +151,7 @@ class RequestReader:
             return Reason.BAD_REQUEST
         except httptools.HttpParserError:
             self._parser = httptools.HttpRequestParser(sink)
-            return (
-                Reason.VERSION_NOT_SUPPORTED if data.startswith(b"PRI * HTTP/2.0\r\n") else Reason.BAD_REQUEST
-            )
+            return Reason.BAD_REQUEST
         return None
 
 

@@ -26,7 +26,25 @@ def _count(connection: Downstream, reason: Reason) -> None:
         counters.hit(limit)
 
 
-def refuse(connection: Downstream, refusal: Refusal, head: RequestHead | None, rest: bytes) -> None:
+def refuse_unread(connection: Downstream, reason: Reason, data: bytes, request_id: bytes = b"") -> None:
+    """Refuse what begins with `data` and is no request; to HEAD no body is sent, in case it was one."""
+    refuse(
+        connection,
+        Refusal(reason, request_id or connection.next_id()),
+        None,
+        b"",
+        with_body=not data.startswith(b"HEAD "),
+    )
+
+
+def refuse(
+    connection: Downstream,
+    refusal: Refusal,
+    head: RequestHead | None,
+    rest: bytes,
+    *,
+    with_body: bool = True,
+) -> None:
     """Answer an unserved request; keep the connection only if the next request's start is known."""
     reason = refusal.reason
     _count(connection, reason)
@@ -42,7 +60,7 @@ def refuse(connection: Downstream, refusal: Refusal, head: RequestHead | None, r
             extra_lines=refusal.extra_lines,
             retry_after_s=refusal.retry_after_s,
             close=not keep,
-            with_body=head is None or head.method != b"HEAD",
+            with_body=with_body if head is None else head.method != b"HEAD",
         )
     )
     connection.after_answer(keep=keep)

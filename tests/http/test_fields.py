@@ -15,10 +15,12 @@ from authgate_fast.http.fields import (
     END_TO_END,
     FORWARDED_FOR,
     HOST,
+    MAX_FORWARDS,
     MEMO_LIMIT,
     PROTECTED,
     REQUEST_ID,
     UPGRADE,
+    VIA,
     classify_request,
     classify_response,
     connection_options,
@@ -131,7 +133,6 @@ def test_only_the_exact_name_has_its_meaning_other_spellings_are_dropped(name: b
         b"Accept",
         b"Authorization",
         b"Cookie",
-        b"Via",
         b"Origin",
         b"Traceparent",
         b"X-Consumers",
@@ -143,12 +144,18 @@ def test_only_the_exact_name_has_its_meaning_other_spellings_are_dropped(name: b
         b"Upgrade-Insecure-Requests",
         b"X-Forward",
         b"Tenant",
-        b"Max-Forwards",
     ],
 )
 def test_ordinary_fields_pass(name: bytes) -> None:
     assert classify(name) == END_TO_END
     assert not is_reserved(name)
+
+
+@pytest.mark.parametrize(("name", "code"), [(b"Via", VIA), (b"VIA", VIA), (b"max-forwards", MAX_FORWARDS)])
+def test_what_a_gateway_reads_and_passes_on_is_not_reserved(name: bytes, code: int) -> None:
+    assert classify(name) == code
+    assert not is_reserved(name)
+    assert classify(b"Max_Forwards") == END_TO_END
 
 
 @pytest.mark.parametrize("spelling", sorted(spellings(b"X-Api-Key")))

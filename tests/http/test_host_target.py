@@ -108,16 +108,16 @@ def test_a_host_of_the_greatest_size_is_judged_in_linear_time() -> None:
 @pytest.mark.parametrize(
     ("target", "expected"),
     [
-        (b"http://a/b?c", (b"a", b"/b?c")),
-        (b"HTTPS://A:1/b", (b"A:1", b"/b")),
-        (b"http://a", (b"a", b"/")),
-        (b"http://a?c", (b"a", b"/?c")),
-        (b"http://a#c", (b"a", b"/#c")),
-        (b"http://a//b", (b"a", b"//b")),
-        (b"http:///b", (b"", b"/b")),
-        (b"http://u@a/b", (b"u@a", b"/b")),
-        (b"http://a?/@b", (b"a", b"/?/@b")),
-        (b"http://", (b"", b"/")),
+        (b"http://a/b?c", (b"http", b"a", b"/b?c")),
+        (b"HTTPS://A:1/b", (b"https", b"A:1", b"/b")),
+        (b"http://a", (b"http", b"a", b"")),
+        (b"http://a?c", (b"http", b"a", b"/?c")),
+        (b"http://a#c", (b"http", b"a", b"/#c")),
+        (b"http://a//b", (b"http", b"a", b"//b")),
+        (b"http:///b", (b"http", b"", b"/b")),
+        (b"http://u@a/b", (b"http", b"u@a", b"/b")),
+        (b"http://a?/@b", (b"http", b"a", b"/?/@b")),
+        (b"http://", (b"http", b"", b"")),
         (b"ftp://a/b", None),
         (b"ws://a/b", None),
         (b"http:/a/b", None),
@@ -133,7 +133,7 @@ def test_a_host_of_the_greatest_size_is_judged_in_linear_time() -> None:
     ],
 )
 def test_an_absolute_target_is_cut_at_the_first_slash_question_mark_or_hash(
-    target: bytes, expected: tuple[bytes, bytes] | None
+    target: bytes, expected: tuple[bytes, bytes, bytes] | None
 ) -> None:
     assert split_absolute(target) == expected
 
