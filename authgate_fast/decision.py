@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from authgate_fast.http.fields import FORWARDED_FOR
+from authgate_fast.http.proxy_header import UNKNOWN
 
 if TYPE_CHECKING:
     from authgate_fast.auth.failures import FailureGuard
@@ -14,20 +15,37 @@ if TYPE_CHECKING:
     from authgate_fast.http.request import RequestHead
     from authgate_fast.snapshot import Gateway, Identity, Route, Service, Snapshot, Target
 
+UNIX: Final = "unix:"
+"""The address of a client that came in by a Unix socket, in ``trusted_proxies`` too (nginx's word)."""
+NAMELESS: Final = frozenset((UNIX, UNKNOWN))
+"""Addresses that are none: no X-Forwarded-For is made of them, for backends read addresses there."""
+
 
 class Client:
     """What a connection remembers of its peer between requests.
 
-    ``address`` is the peer's IP as text, ``guard`` counts failed checks (None: nobody does). The rest caches the
-    gateway of the last Host, so that a kept-alive client pays for the look-up once per snapshot.
+    ``address`` is the peer's IP as text, or one of `NAMELESS`; ``guard`` counts failed checks (None: nobody does);
+    ``certificate_lines`` tell the backend of the client's certificate. The rest caches the gateway of the last Host, so
+    that a kept-alive client pays for the look-up once per snapshot.
     """
 
-    __slots__ = ("address", "forwarded_lines", "gateway", "guard", "host", "scheme", "snapshot", "trusted")
+    __slots__ = (
+        "address",
+        "certificate_lines",
+        "forwarded_lines",
+        "gateway",
+        "guard",
+        "host",
+        "scheme",
+        "snapshot",
+        "trusted",
+    )
 
     def __init__(self, address: str, scheme: bytes = b"http", guard: FailureGuard | None = None) -> None:
         self.address = address
         self.scheme = scheme
         self.guard = guard
+        self.certificate_lines = b""
         self.snapshot: Snapshot | None = None
         self.host: bytes | None = None
         self.gateway: Gateway | None = None

@@ -24,6 +24,8 @@ class Limits:
     """A request body, decoded; bodies stream, so memory does not need a limit. 413 beyond."""
     head_timeout_s: float = 10.0
     """From a head's first byte (or the connect) to its end; stops slow heads. 408."""
+    tls_handshake_timeout_s: float = 10.0
+    """From a client's first byte over TLS to the end of its handshake, which takes two round trips at most."""
     idle_timeout_s: float = 75.0
     """A kept-alive client connection between two requests; nginx's value."""
     body_timeout_s: float = 30.0

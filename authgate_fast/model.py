@@ -16,6 +16,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from authgate_fast.addresses import TargetUrl, is_guarded, parse_network, parse_public_host, parse_target_url
+from authgate_fast.decision import UNIX
 from authgate_fast.model_auth import Auth
 from authgate_fast.model_fields import (
     DEFAULT_KEY_ID,
@@ -92,7 +93,9 @@ class GatewayDocument(Document):
         PathPolicyDocument(), description="a mapping such as {allow: [double_slash]}"
     )
     trusted_proxies: tuple[Network, ...] = Field(
-        (), max_length=MAX_LIST, description="a list of addresses and ranges, such as [10.0.0.0/8]"
+        (),
+        max_length=MAX_LIST,
+        description='a list of addresses, ranges and "unix:", such as [10.0.0.0/8, "unix:"]',
     )
 
     @field_validator("hosts", mode="after")
@@ -108,7 +111,7 @@ class GatewayDocument(Document):
 
     @cached_property
     def networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
-        return tuple(parse_network(text) for text in self.trusted_proxies)
+        return tuple(parse_network(text) for text in self.trusted_proxies if text != UNIX)
 
 
 class ServiceDocument(Narrowing):

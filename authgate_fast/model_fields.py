@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from authgate_fast.addresses import AddressError, is_guarded, is_loopback, parse_network, parse_target_url
 from authgate_fast.auth.password import hash_problem
+from authgate_fast.decision import UNIX
 from authgate_fast.http.fields import is_reserved
 from authgate_fast.routing.template import TemplateError, parse_public, parse_target
 
@@ -77,7 +78,8 @@ def _check_target_path(text: str) -> str:
 
 
 def _check_network(text: str) -> str:
-    read_with(parse_network, text)
+    if text != UNIX:
+        read_with(parse_network, text)
     return text
 
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from authgate_fast.auth.interface import Denial, Lookup
 from authgate_fast.decision import (
+    NAMELESS,
+    UNIX,
     Allowed,
     Client,
     Forward,
@@ -92,15 +94,19 @@ def _meet(head: RequestHead, snapshot: Snapshot, client: Client, request_id: byt
     client.snapshot = snapshot
     client.gateway = gateway = find_gateway(snapshot, host)
     client.trusted = gateway is not None and _is_trusted(client.address, gateway)
-    client.forwarded_lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n" % (
-        client.address.encode("ascii"),
+    address = client.address
+    client.forwarded_lines = b"%bX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n%b" % (
+        b"" if address in NAMELESS else b"X-Forwarded-For: %b\r\n" % address.encode("ascii"),
         client.scheme,
         head.host,
+        client.certificate_lines,
     )
     return None
 
 
 def _is_trusted(address: str, gateway: Gateway) -> bool:
+    if address == UNIX:
+        return gateway.trusts_unix
     if not gateway.trusted_proxies:
         return False
     try:
@@ -391,9 +397,12 @@ def _forwarded_lines(head: RequestHead, client: Client) -> bytes:
 def _append_forwarded(received: dict[int, bytes], client: Client) -> bytes:
     """Behind a trusted proxy: append to its X-Forwarded-For, keep its -Proto and -Host."""
     chain = received.get(FORWARDED_FOR)
-    address = client.address.encode("ascii")
-    return b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n" % (
-        chain + b", " + address if chain else address,
+    if client.address not in NAMELESS:
+        address = client.address.encode("ascii")
+        chain = chain + b", " + address if chain else address
+    return b"%bX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n%b" % (
+        b"X-Forwarded-For: %b\r\n" % chain if chain else b"",
         received.get(FORWARDED_PROTO) or client.scheme,
         received.get(FORWARDED_HOST) or client.host or b"",
+        client.certificate_lines,
     )

@@ -211,6 +211,7 @@ class Gateway:
 
     ``authenticator`` remembers what it has checked, so it lives on from one snapshot to the next while the
     gateway's ``auth`` stays the same. ``frontend`` (BFF) serves what no route matches.
+    ``trusts_unix``: who comes in by a Unix socket is a trusted proxy, as the peers in ``trusted_proxies`` are.
     ``path_memo`` belongs to the plan: paths that matched.
     ``fixed_lines`` are the field lines every request to a backend carries (Via, X-Gateway-Id).
     """
@@ -226,6 +227,7 @@ class Gateway:
         "path_policy",
         "trie",
         "trusted_proxies",
+        "trusts_unix",
     )
 
     def __init__(
@@ -239,6 +241,8 @@ class Gateway:
         trusted_proxies: tuple[IPv4Network | IPv6Network, ...],
         fixed_lines: bytes,
         frontend: Route | None = None,
+        *,
+        trusts_unix: bool = False,
     ) -> None:
         self.name = name
         self.hosts = hosts
@@ -247,6 +251,7 @@ class Gateway:
         self.trie = trie
         self.path_policy = path_policy
         self.trusted_proxies = trusted_proxies
+        self.trusts_unix = trusts_unix
         self.fixed_lines = fixed_lines
         self.frontend = frontend
         self.path_memo: dict[bytes, KnownPath] = {}
@@ -263,6 +268,7 @@ class Gateway:
             self.trusted_proxies,
             self.fixed_lines,
             self.frontend,
+            trusts_unix=self.trusts_unix,
         )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from authgate_fast.config.authenticators import make_frontend
 from authgate_fast.config.keys import DocumentKey, redis_key
 from authgate_fast.config.problems import Problem
+from authgate_fast.decision import UNIX
 from authgate_fast.limits import NARROWABLE, Limits
 from authgate_fast.model import ConsumerDocument, GatewayDocument, Narrowing, RouteDocument, ServiceDocument
 from authgate_fast.model_fields import seconds_of
@@ -126,6 +127,7 @@ def compile_gateway_steps(  # as above
         trusted_proxies=document.networks,
         fixed_lines=f"Via: 1.1 authgate\r\nX-Gateway-Id: {name}\r\n".encode("ascii"),
         frontend=make_frontend(document.auth, node),
+        trusts_unix=UNIX in document.trusted_proxies,
     )
     return Compiled(gateway, clashes)
 

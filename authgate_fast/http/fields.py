@@ -63,6 +63,9 @@ _IDENTITY: Final = frozenset(
         b"x-remote-user",
         b"remote-user",
         b"x-webauth-user",
+        b"client-cert",  # RFC 9440 section 2.4
+        b"client-cert-chain",
+        b"x-client-cert",
     }
 )
 _IDENTITY_PREFIXES: Final = (
@@ -71,6 +74,7 @@ _IDENTITY_PREFIXES: Final = (
     b"x-authenticated-",
     b"x-credential-",
     b"x-auth-request-",
+    b"x-client-cert-",
 )
 
 # Fields by which a client could tell a backend another address, path or method than the one that was

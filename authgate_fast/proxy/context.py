@@ -19,7 +19,7 @@ from authgate_fast.snapshot import Snapshot
 if TYPE_CHECKING:
     from authgate_fast.auth.interface import Denial
     from authgate_fast.auth.session import Session
-    from authgate_fast.decision import Forward, Local, Pending, Reply
+    from authgate_fast.decision import Client, Forward, Local, Pending, Reply
     from authgate_fast.errors import Reason
     from authgate_fast.proxy.downstream import Downstream
     from authgate_fast.proxy.pool import Pools
@@ -59,6 +59,9 @@ Idle connections that are closed in their time are ordinary life, and counted no
 
 Report = Callable[["Reason", "Forward | None", bytes, str], None]
 """(reason, the exchange's plan if it got that far, request id, what happened): one line for the operator."""
+
+Meet = Callable[[asyncio.BaseTransport], "Client | None"]
+"""Says who has connected, where the transport's own peer is not the answer; None: nobody who may."""
 
 
 def _no_report(reason: Reason, forward: Forward | None, request_id: bytes, what: str) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from authgate_fast.auth.interface import Denial
     from authgate_fast.decision import Reply
-    from authgate_fast.proxy.context import Context
+    from authgate_fast.proxy.context import Context, Meet
     from authgate_fast.proxy.exchange import Exchange
     from authgate_fast.proxy.waiting import LocalExchange, Waiting
     from authgate_fast.snapshot import Identity
@@ -54,6 +54,7 @@ class Downstream:
         "eof",
         "exchange",
         "id_base",
+        "meet",
         "phase",
         "read_paused",
         "sequence",
@@ -64,8 +65,9 @@ class Downstream:
         "write_paused",
     )
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, meet: Meet | None = None) -> None:
         self.context = context
+        self.meet = meet
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set before anything else is called
         self.client = Client("")
         self.id_base = b""
@@ -86,8 +88,13 @@ class Downstream:
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         context = self.context
         self.transport = transport  # type: ignore[assignment]  # a stream transport
-        peer = transport.get_extra_info("peername")
-        self.client = Client(peer[0] if isinstance(peer, tuple) else "", guard=context.guard)
+        meet = self.meet
+        if meet is None:
+            peer = transport.get_extra_info("peername")
+            self.client = Client(peer[0] if isinstance(peer, tuple) else "", guard=context.guard)
+        else:
+            self.meet = None
+            self.client = meet(transport) or self.client
         if len(context.connections) >= context.limits.max_connections or self.client.address == "":
             if self.client.address:
                 context.counters.hit("max_connections")
@@ -120,7 +127,7 @@ class Downstream:
             # A half-closed client may still read. One that is gone looks the same: `proxy.timeouts` decides.
             self.eof = True
             self.since_s = self.context.now_s
-            return True
+            return self.transport.can_write_eof()  # TLS ends both ways at once
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -299,7 +306,7 @@ class Downstream:
             self.resume()
 
     def close_after_answer(self, *, linger: bool) -> None:
-        """Close; with `linger`, read and drop for a while what the client still sends.
+        """Close; with `linger`, read and drop for a while what the client still sends. A TLS transport does so anyway.
 
         Closing a socket with unread bytes makes the kernel reset the connection, and the client would
         lose the answer (RFC 9112 section 9.6).

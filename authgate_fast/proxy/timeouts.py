@@ -10,6 +10,8 @@ import asyncio
 import select
 import time
 from email.utils import formatdate
+from fcntl import ioctl
+from termios import TIOCOUTQ
 from typing import TYPE_CHECKING, Final
 
 from authgate_fast.proxy.phases import BUSY, CLOSED, HEAD, IDLE, LINGER
@@ -107,6 +109,8 @@ def check_client(connection: Downstream) -> None:
     elif phase == CLOSED and age_s > context.limits.send_timeout_s:
         context.counters.hit("send_timeout_s")
         connection.transport.abort()  # it never took the last bytes
+    elif phase == CLOSED and age_s > context.limits.linger_timeout_s and _has_everything(connection):
+        connection.transport.abort()  # it has them, and never answers the end of TLS
 
 
 def _seems_gone(connection: Downstream, now_s: float) -> bool:
@@ -121,6 +125,15 @@ def _is_reset(connection: Downstream) -> bool:
     poll = select.poll()
     poll.register(connection.transport.get_extra_info("socket").fileno(), 0)
     return bool(poll.poll(0))
+
+
+def _has_everything(connection: Downstream) -> bool:
+    """Tell whether all that was written has arrived at the client; of what the kernel holds only the kernel knows."""
+    transport = connection.transport
+    if transport.get_write_buffer_size():
+        return False
+    descriptor = transport.get_extra_info("socket").fileno()
+    return descriptor < 0 or not any(ioctl(descriptor, TIOCOUTQ, bytes(4)))
 
 
 def _is_stuck(connection: Downstream, now_s: float) -> bool:
