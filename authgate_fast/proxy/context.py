@@ -48,6 +48,7 @@ COUNTED_LIMITS: Final = (
     "max_tunnels",
     "max_upstream_connections",
     "send_timeout_s",
+    "tls_handshake_timeout_s",
     "tunnel_goodbye_timeout_s",
     "tunnel_half_closed_timeout_s",
     "tunnel_idle_timeout_s",

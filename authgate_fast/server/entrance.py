@@ -138,7 +138,7 @@ class Entrance:
         """Let in a connection that was accepted."""
         context = self._context
         if len(self._arriving) + len(context.connections) >= context.limits.max_connections:
-            self.failures["max_connections"] += 1
+            context.counters.hit("max_connections")
             connection.close()
             return
         connection.setblocking(False)
@@ -163,6 +163,7 @@ class Entrance:
             is_ours = False
             await self._hand_over(connection, client, tls)
         except TimeoutError:
+            self._context.counters.hit("head_timeout_s")
             self._failed("timeout", address, "nothing came in time")
         except (OSError, ProxyHeaderError, _RefusedError) as error:
             if is_ours:
@@ -170,6 +171,7 @@ class Entrance:
                     "PROXY header" if isinstance(error, ProxyHeaderError) else "closed", address, str(error)
                 )
             elif isinstance(error, ConnectionAbortedError):  # uvloop's word for it
+                self._context.counters.hit("tls_handshake_timeout_s")
                 self._failed("timeout", address, "the TLS handshake took too long")
             # What is wrong with a handshake is counted where it is found, in `certificates`.
         finally:

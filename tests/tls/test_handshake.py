@@ -296,6 +296,7 @@ async def test_a_connection_that_says_nothing_is_closed_in_time(
     ):
         assert await read_all(reader) == b""
         assert here.entrance.failures == {"timeout": 1}
+        assert here.stack.context.counters.limit_hits == {"head_timeout_s": 1}
 
 
 @pytest.mark.parametrize("cut", [1, 5, 40])
@@ -310,6 +311,7 @@ async def test_a_handshake_that_does_not_end_is_closed_in_time(
         writer.write(client_hello(b"localhost")[:cut])
         assert await read_all(reader) == b""
         await until(lambda: not here.entrance.pending)
+        assert here.stack.context.counters.limit_hits == {"tls_handshake_timeout_s": 1}
 
 
 async def test_connections_on_their_way_in_count_towards_the_limit(
@@ -321,6 +323,7 @@ async def test_connections_on_their_way_in_count_towards_the_limit(
             await until(lambda: here.entrance.pending == 2)
             async with connected(here.port) as (reader, _):
                 assert await read_all(reader) == b""
+        assert here.stack.context.counters.limit_hits == {"max_connections": 1}
         await until(lambda: not here.entrance.pending)
         assert (await visit(here.port, client_context(authority))).answer
 
