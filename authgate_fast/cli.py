@@ -237,7 +237,7 @@ async def _serve(
     worker = Worker(configuration, source, options, store, sealing_key)
     await worker.start()
     log = logging.getLogger("authgate")
-    ops = f", ops on {options.ops}" if options.ops is not None else ""
+    ops = f", ops on {Address(options.ops.host, worker.ops_port)}" if options.ops is not None else ""
     log.info("authgate %s listens on %s%s", __version__, Address(options.listen.host, worker.port), ops)
     await worker.serve_until_signal()
     log.info("stopped")

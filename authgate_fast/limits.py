@@ -51,7 +51,11 @@ class Limits:
     max_upstream_connections: int = 1_024
     """Connections per backend target and worker; 503 ``overloaded`` beyond."""
     max_connections: int = 16_384
-    """Client connections per worker; further ones are closed at once."""
+    """Client connections per worker; for a further one the oldest idle one is closed, else it is closed itself."""
+    max_connections_per_address: int = 8_192
+    """As above for one client address (IPv6: one /64). High, for a balancer is one address; else lower it."""
+    max_requests_per_connection: int = 100_000
+    """Requests on one client connection, the last answered with `Connection: close`; spreads clients anew."""
     max_tunnels: int = 8_192
     """Tunnels per worker, half of ``max_connections``, so that requests have room too; 503 ``overloaded`` beyond."""
     max_replay_bytes: int = 65_536

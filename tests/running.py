@@ -53,6 +53,7 @@ class Gateway:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.port = 0
+        self.ops_port = 0
 
     def _read(self) -> None:
         assert self.process.stderr is not None
@@ -73,6 +74,7 @@ class Gateway:
         match = _LISTENS.search(self.log)
         assert match is not None, self.log
         self.port = int(match[1])
+        self.ops_port = int(match[2] or 0)
 
     def get(self, path: str, *, port: int | None = None, **fields: str) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", port or self.port, timeout=BOUND_S)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from authgate_fast.auth.failures import FailureGuard
 from authgate_fast.limits import DEFAULTS, Limits
+from authgate_fast.proxy.admission import Admission
 from authgate_fast.proxy.heads import RequestReader, ResponseReader
 from authgate_fast.snapshot import Snapshot
 
@@ -38,22 +39,25 @@ COUNTED_LIMITS: Final = (
     "max_chunk_line_bytes",
     "max_chunk_overhead_bytes",
     "max_connections",
+    "max_connections_per_address",
     "max_fields",
     "max_head_bytes",
     "max_interim_responses",
     "max_lookups",
+    "max_requests_per_connection",
     "max_target_bytes",
     "max_trailer_bytes",
     "max_trailer_fields",
     "max_tunnels",
     "max_upstream_connections",
+    "open_files",
     "send_timeout_s",
     "tls_handshake_timeout_s",
     "tunnel_goodbye_timeout_s",
     "tunnel_half_closed_timeout_s",
     "tunnel_idle_timeout_s",
 )
-"""The names in `Counters.limit_hits`: fields of `Limits`, and the fixed bounds of `http.chunked`.
+"""The names in `Counters.limit_hits`: fields of `Limits`, the fixed bounds of `http.chunked`, and the system's own.
 
 Idle connections that are closed in their time are ordinary life, and counted nowhere.
 """
@@ -114,6 +118,7 @@ class Context:
     """One worker's shared state."""
 
     __slots__ = (
+        "admission",
         "connections",
         "counters",
         "date_line",
@@ -144,6 +149,7 @@ class Context:
         self.snapshot = Snapshot()
         self.connections: set[Downstream] = set()
         self.tunnels: set[Tunnel] = set()
+        self.admission = Admission()
         self.counters = Counters()
         self.report: Report = _no_report
         self.request_reader = RequestReader()

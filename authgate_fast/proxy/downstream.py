@@ -47,6 +47,7 @@ class Downstream:
     """
 
     __slots__ = (
+        "address_name",
         "buffer",
         "client",
         "consuming",
@@ -70,6 +71,7 @@ class Downstream:
         self.meet = meet
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set before anything else is called
         self.client = Client("")
+        self.address_name = ""
         self.id_base = b""
         self.sequence = 0
         self.phase = IDLE
@@ -95,13 +97,10 @@ class Downstream:
         else:
             self.meet = None
             self.client = meet(transport) or self.client
-        if len(context.connections) >= context.limits.max_connections or self.client.address == "":
-            if self.client.address:
-                context.counters.hit("max_connections")
+        if not context.admission.admit(context, self):
             self.phase = CLOSED
-            self.transport.abort()  # a client already gone has no address (CVE-2024-49769)
+            self.transport.abort()
             return
-        context.connections.add(self)
         counters = context.counters
         counters.connections += 1
         self.id_base = b"%b-%x" % (context.id_prefix, counters.connections)
@@ -132,7 +131,7 @@ class Downstream:
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.phase = CLOSED
-        self.context.connections.discard(self)
+        self.context.admission.forget(self.context, self)
         self.buffer = b""
         exchange = self.exchange
         if exchange is not None:
@@ -232,6 +231,9 @@ class Downstream:
                     context.counters.hit("max_fields")
                 refuse_unread(self, head, head_bytes, request_id)  # type: ignore[arg-type]  # it is a Reason
                 return
+            if sequence >= context.limits.max_requests_per_connection:
+                head.close = True
+                context.counters.hit("max_requests_per_connection")
             if len(head.target) > context.limits.max_target_bytes:
                 refuse(self, Refusal(Reason.TARGET_TOO_LONG, request_id), head, rest)
                 return

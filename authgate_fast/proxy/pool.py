@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import TYPE_CHECKING
+from errno import EMFILE, ENFILE
+from typing import TYPE_CHECKING, Final
 
 from authgate_fast.errors import Reason
 from authgate_fast.proxy.upstream import Upstream
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from authgate_fast.proxy.context import Context
     from authgate_fast.proxy.exchange import Exchange
     from authgate_fast.snapshot import Target
+
+_NO_FILES: Final = (EMFILE, ENFILE)
+"""The process, or the system, has no file descriptor left: not the backend's fault."""
 
 
 class Pool:
@@ -105,7 +109,11 @@ class Pool:
             self._context.counters.hit("connect_timeout_s")
             self._failed(exchange, Reason.UPSTREAM_TIMEOUT, f"no connection within {timeout_s:g} s")
         except (OSError, UnicodeError) as error:  # ssl.SSLError and socket.gaierror are OSErrors
-            self._failed(exchange, Reason.UPSTREAM_UNREACHABLE, f"{error}")
+            if isinstance(error, OSError) and error.errno in _NO_FILES:
+                self._context.counters.hit("open_files")
+                self._failed(exchange, Reason.OVERLOADED, f"{error}")
+            else:
+                self._failed(exchange, Reason.UPSTREAM_UNREACHABLE, f"{error}")
         except Exception as bug:  # of ours: it must not leave a client without an answer
             self._failed(exchange, Reason.INTERNAL_ERROR, f"{type(bug).__name__}: {bug}")
         except BaseException:

@@ -139,8 +139,9 @@ class Entrance:
         context = self._context
         if len(self._arriving) + len(context.connections) >= context.limits.max_connections:
             context.counters.hit("max_connections")
-            connection.close()
-            return
+            if not context.admission.make_room(context):
+                connection.close()
+                return
         connection.setblocking(False)
         address = UNIX if connection.family == socket.AF_UNIX else str(peer[0])
         task = context.loop.create_task(self._let_in(connection, address, plain), name="entrance")

@@ -25,6 +25,7 @@ from authgate_fast.proxy.downstream import Downstream
 from authgate_fast.proxy.pool import Pools
 from authgate_fast.proxy.timeouts import Ticker
 from authgate_fast.proxy.tunnel import Farewell
+from authgate_fast.server.descriptors import fit_open_files
 from authgate_fast.server.ops import OpsServer
 from authgate_fast.server.report import FailureLog
 
@@ -92,7 +93,7 @@ class Worker:
         self._configuration = configuration
         self._source = source
         self._options = options
-        self._context = context = Context(asyncio.get_running_loop(), options.limits)
+        self._context = context = Context(asyncio.get_running_loop(), fit_open_files(options.limits))
         context.pools = Pools(context)
         context.resolver = self._resolver = Resolver(MemoryStore() if store is None else store, sealing_key)
         context.report = FailureLog(context)

@@ -20,7 +20,13 @@ from authgate_fast.proxy.timeouts import TICK_S, Ticker
 from tests.proxy.harness import Stack
 from tests.proxy.scripted import exchange, request, running, until
 
-FIXED = {"max_chunk_line_bytes", "max_chunk_overhead_bytes", "max_trailer_bytes", "max_trailer_fields"}
+FIXED = {
+    "max_chunk_line_bytes",
+    "max_chunk_overhead_bytes",
+    "max_trailer_bytes",
+    "max_trailer_fields",
+    "open_files",
+}
 """Bounds that nobody can set."""
 
 

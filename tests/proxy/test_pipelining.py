@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from authgate_fast.limits import Limits
 from authgate_fast.proxy.downstream import WRITE_HIGH_WATER, Downstream
 from tests.proxy.harness import BOUND_S, backend, gateway, make_snapshot
 from tests.proxy.scripted import (
@@ -144,10 +145,10 @@ async def test_a_deep_pipeline_is_answered_whole_in_bounded_memory(
 async def test_a_client_that_pipelines_and_does_not_read_is_not_read_either() -> None:
     """Refusals cost no backend, so only backpressure bounds what a client can make us hold."""
     one = request(b"GET", b"/nowhere")
-    async with running() as (stack, _):
+    total = 100_000
+    async with running(limits=Limits(max_requests_per_connection=total + 1)) as (stack, _):
         reader, writer = await stack.connect()
         stop_reading(writer)
-        total = 100_000
         writer.write(one * total)
         await until(lambda: any(each.write_paused for each in stack.context.connections))
         (connection,) = stack.context.connections
