@@ -130,6 +130,8 @@ _RESPONSE: Final = {
     b"date": DATE,
     b"proxy-connection": DROP,
     b"proxy-authenticate": DROP,
+    b"proxy-authentication-info": DROP,
+    b"proxy-authorization": DROP,
     b"te": DROP,
     b"trailer": DROP,
     b"upgrade": UPGRADE,

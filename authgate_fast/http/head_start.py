@@ -1,4 +1,4 @@
-"""The beginning of a request head: whether it can still become a good one. Sans-IO.
+"""The beginning of a head: whether it can still become a good one. Sans-IO.
 
 Each byte is looked at once, however the head drips in: a head that comes byte by byte must not cost time in the
 square of its length.
@@ -16,6 +16,7 @@ from authgate_fast.errors import Reason
 _BARE_LINE_END = re.compile(
     rb"(?<!\r)\n|\r(?![\n])[^\n]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\A[^!#$%&'*+\-.^_`|~0-9A-Za-z\r]", re.DOTALL
 )
+_BARE_LINE_END_IN_RESPONSE: Final = re.compile(rb"(?<!\r)\n|\r[^\n]")
 _REQUEST_LINE_EXTRA: Final = 64  # a method, two spaces, a version and the end of the line are never longer
 
 
@@ -40,3 +41,17 @@ def what_is_too_large(data: bytes, max_target_bytes: int) -> Reason:
     """Tell a request line that is too long from fields that are too many or too long."""
     line_end = data.find(b"\n", 0, max_target_bytes + _REQUEST_LINE_EXTRA)
     return Reason.TARGET_TOO_LONG if line_end == -1 else Reason.HEAD_TOO_LARGE
+
+
+def response_start_problem(data: bytes, looked_at: int, max_head_bytes: int) -> str | None:
+    """Return what is wrong with a backend's unfinished head already, or None. Its first `looked_at` bytes were good.
+
+    A backend that ends its lines in a bare LF would otherwise be waited for until it times out.
+    """
+    if len(data) > max_head_bytes:
+        return "a response head over max_head_bytes"
+    if not data.startswith(b"HTTP/1."[: len(data)]):
+        return "bytes that are not HTTP/1.x"
+    if _BARE_LINE_END_IN_RESPONSE.search(data, max(looked_at - 1, 0)):
+        return "a line of the response head does not end in CRLF"
+    return None

@@ -16,7 +16,7 @@ from authgate_fast.http.request import IDEMPOTENT
 from authgate_fast.http.response import OWN_COOKIES, says_who_may_cache, without_own_cookies
 from authgate_fast.http.upgrade import switch_problem
 from authgate_fast.proxy.own_answers import exchange_refused
-from authgate_fast.proxy.retry import may_retry
+from authgate_fast.proxy.retry import ANSWERED, CONNECTING, SENT, may_retry
 from authgate_fast.proxy.tunnel import may_open, open_tunnel
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class Exchange:
         sent = self.sent or []
         upstream.transport.write(sent[0] if len(sent) == 1 else b"".join(sent))
         if (
-            not reused
+            not reused  # and there is no other target: nothing would be gained by a second time
             or self.method not in IDEMPOTENT
             or self.sent_bytes > self.context.limits.max_replay_bytes
         ):
@@ -243,26 +243,35 @@ class Exchange:
 
     # --- the ends ---------------------------------------------------------------------------------
 
+    def connect_failed(self, reason: Reason, what: str) -> None:
+        """No connection came about."""
+        self.attempts += 1
+        if not self._tried_again(CONNECTING):
+            self.refuse(reason, what)
+
     def upstream_lost(self, what: str, *, begun: bool) -> None:
         """The backend connection ended early. `begun`: some byte of a response had arrived."""
         self.upstream = None
         if self.response_begun:
             self.break_off(what)
-        elif begun:
-            self.refuse(Reason.UPSTREAM_PROTOCOL_ERROR, what)
-        elif may_retry(
+        elif not self._tried_again(ANSWERED if begun else SENT):
+            self.refuse(Reason.UPSTREAM_PROTOCOL_ERROR if begun else Reason.UPSTREAM_UNREACHABLE, what)
+
+    def _tried_again(self, phase: int) -> bool:
+        """Send the request once more, on a fresh connection, if that is allowed after a failure in `phase`."""
+        if not may_retry(
             self.method,
+            phase,
             reused=self.reused,
-            response_begun=False,
             replayable=self.sent is not None,
             attempts=self.attempts,
         ):
-            self.context.counters.retries += 1
-            if not self.request_done:
-                self.downstream.pause()
-            self.context.pools.get(self.forward.target).connect(self)
-        else:
-            self.refuse(Reason.UPSTREAM_UNREACHABLE, what)
+            return False
+        self.context.counters.retries += 1
+        if not self.request_done:
+            self.downstream.pause()
+        self.context.pools.get(self.forward.target).connect(self)
+        return True
 
     def refuse(self, reason: Reason, what: str) -> None:
         """Answer with an error of the gateway's own; `what` is for the operator."""

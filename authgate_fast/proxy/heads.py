@@ -24,6 +24,9 @@ from authgate_fast.snapshot import Snapshot
 _STATUS: Final = {
     b"HTTP/1.%d %d" % (minor, status): (status, minor) for minor in (0, 1) for status in range(100, 1000)
 }
+# RFC 9112 section 4: behind the code a space and text, of which nothing is passed on. Stricter than the parser, which
+# lets control bytes pass; looser than the RFC, for the space may be missing, as many servers have it.
+_REASON: Final = re.compile(rb"(?: [\t -~\x80-\xff]*)?")
 _SHORTEST_FIELD: Final = 4  # bytes of "a:" and CRLF
 _METHOD_TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32} ")
 _HTTP_2: Final = b"PRI * HTTP/2.0\r\n"  # how its preface begins (RFC 9113 section 3.4)
@@ -201,7 +204,10 @@ class ResponseReader:
         known = _STATUS.get(data[:12])
         if known is None:
             return "a status line that is not HTTP/1.1 or HTTP/1.0 with a code from 100 to 999"
-        block = data[data.index(b"\r\n") : end - 2]
+        line_end = data.index(b"\r\n")
+        if _REASON.fullmatch(data, 12, line_end) is None:
+            return "a control byte in the reason phrase"
+        block = data[line_end : end - 2]
         if len(block) > _SHORTEST_FIELD * max_fields and block.count(b"\n") > max_fields + 1:
             return "too many fields"
         response = ResponseHead(*known)

@@ -42,13 +42,20 @@ class Pool:
         self.open = 0
 
     def take(self) -> Upstream | None:
-        """Return an idle connection that is still good, or None."""
+        """Return an idle connection that is still good, or None.
+
+        What the loop has not told yet, the kernel knows: a byte that no request asked for would be read as the
+        answer to this one, and a request that goes into a closed connection may be one that cannot go twice.
+        """
         idle = self.idle
         while idle:
             upstream = idle.pop()
             if upstream.closed or upstream.transport.is_closing():
                 continue
             if upstream.idle_until_s <= self._context.now_s:
+                upstream.abort()
+                continue
+            if not upstream.is_silent():
                 upstream.abort()
                 continue
             return upstream
@@ -121,8 +128,10 @@ class Pool:
             raise
         else:
             upstream.counted = True
-            if upstream.closed:
-                self._failed(exchange, Reason.UPSTREAM_UNREACHABLE, "closed as soon as it was open")
+            # Over TLS a server speaks first: its session tickets.
+            if upstream.closed or (self._ssl is None and not upstream.is_silent()):
+                upstream.abort()
+                self._failed(exchange, Reason.UPSTREAM_UNREACHABLE, "it closed or spoke before any request")
             elif exchange.finished:
                 self.release(upstream)  # the client left meanwhile; the next one may use it
             else:
@@ -139,7 +148,7 @@ class Pool:
     def _failed(self, exchange: Exchange, reason: Reason, what: str) -> None:
         self.open -= 1
         if not exchange.finished:
-            exchange.refuse(reason, f"{self._host}:{self._port}: {what}")
+            exchange.connect_failed(reason, f"{self._host}:{self._port}: {what}")
 
 
 class Pools:

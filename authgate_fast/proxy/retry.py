@@ -1,14 +1,44 @@
-"""Whether a request may be sent once more: a pure function of facts (RFC 9110 section 9.2.2)."""
+"""Whether a request may be sent once more: a pure function of facts (RFC 9110 section 9.2.2).
+
+Stance: what may already have been acted upon is sent again only if acting twice is the same as once. What certainly
+never left may be sent anew whatever it is. A response that has begun, by one byte, is the end of all trying.
+"""
 
 from __future__ import annotations
 
+from typing import Final
+
 from authgate_fast.http.request import IDEMPOTENT
 
+CONNECTING: Final = 0
+"""No connection came about: nothing was sent."""
+SENT: Final = 1
+"""The connection was lost; some of the request, or all of it, may have arrived."""
+ANSWERED: Final = 2
+"""The connection was lost after a first byte of a response, be it an interim one."""
 
-def may_retry(method: bytes, *, reused: bool, response_begun: bool, replayable: bool, attempts: int) -> bool:
-    """Tell whether a request that lost its backend connection goes to a fresh one.
+MAX_ATTEMPTS: Final = 2
+"""Connections that one request may be tried on; a backend that is down must not get its load several times."""
 
-    Only a kept-alive connection can have been stale (`reused`); only once (`attempts` counts the sends
-    so far); only if sending twice does no harm and every byte sent can be sent again (`replayable`).
+
+def may_retry(
+    method: bytes,
+    phase: int,
+    *,
+    reused: bool,
+    replayable: bool,
+    attempts: int,
+    other_targets: int = 0,
+) -> bool:
+    """Tell whether a request that failed in `phase` goes to another connection.
+
+    There must be a chance that it fares better there: a kept connection (`reused`) may have been stale, and another
+    target may be alive; the same target that has just refused or dropped a fresh connection will do so again.
+    `attempts` counts the connections tried so far, this one included; `replayable` says that each byte of the request
+    that was sent is still held.
     """
-    return reused and not response_begun and replayable and attempts == 1 and method in IDEMPOTENT
+    if phase == ANSWERED or not replayable or attempts >= MAX_ATTEMPTS:
+        return False
+    if phase == CONNECTING:
+        return other_targets > 0
+    return method in IDEMPOTENT and (reused or other_targets > 0)

@@ -7,6 +7,7 @@ an idle connection ends it.
 
 from __future__ import annotations
 
+import select
 from typing import TYPE_CHECKING, Final
 
 from authgate_fast.errors import Reason
@@ -17,10 +18,12 @@ from authgate_fast.http.chunked import (
     FramingError,
     encode_chunk,
 )
+from authgate_fast.http.head_start import response_start_problem
 from authgate_fast.http.response import ResponseHead
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from authgate_fast.proxy.context import Context
     from authgate_fast.proxy.exchange import Exchange
@@ -33,6 +36,10 @@ _UNTIL_CLOSE: Final = 3
 
 WRITE_HIGH_WATER: Final = 131_072
 """Bytes that may wait to be sent before the other side is paused."""
+
+
+def _not_connected(_timeout_ms: int) -> object:
+    raise RuntimeError("a connection is asked before it was made")
 
 
 class Upstream:
@@ -56,6 +63,7 @@ class Upstream:
         "left",
         "must_close",
         "phase",
+        "poll",
         "pool",
         "read_paused",
         "since_s",
@@ -66,6 +74,7 @@ class Upstream:
     def __init__(self, context: Context, pool: Pool) -> None:
         self.context = context
         self.pool = pool
+        self.poll: Callable[[int], object] = _not_connected
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set before anything else is called
         self.closed = False
         self.eof = False
@@ -87,6 +96,13 @@ class Upstream:
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]  # a stream transport, for TCP and TLS alike
         self.transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
+        poll = select.poll()
+        poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+        self.poll = poll.poll
+
+    def is_silent(self) -> bool:
+        """Ask the kernel whether the backend has sent nothing, no end and no reset either, that we did not read."""
+        return not self.poll(0)
 
     def write(self, data: bytes) -> None:
         """Send request bytes."""
@@ -106,14 +122,18 @@ class Upstream:
         if exchange is None:
             self.abort()  # bytes that no request asked for
             return
-        self.since_s = self.context.now_s
         phase = self.phase
         if phase == _HEAD:
-            if self.buffer:
+            looked_at = len(self.buffer)
+            if looked_at:
                 data = self.buffer + data
                 self.buffer = b""
-            self._read_head(data, exchange)
-        elif phase == _LENGTH:
+            else:
+                self.since_s = self.context.now_s  # a head must end in time; a byte now and then is not progress
+            self._read_head(data, exchange, looked_at)
+            return
+        self.since_s = self.context.now_s
+        if phase == _LENGTH:
             size = len(data)
             if size < self.left:
                 self.left -= size
@@ -129,17 +149,16 @@ class Upstream:
         else:
             exchange.downstream.write(encode_chunk(data) if self.chunk_out else data)
 
-    def _read_head(self, data: bytes, exchange: Exchange) -> None:
+    def _read_head(self, data: bytes, exchange: Exchange, looked_at: int) -> None:
         limits = self.context.limits
         while True:
             head, found, body = data.partition(b"\r\n\r\n")
             if not found:
-                if len(data) > limits.max_head_bytes:
-                    self._fail(exchange, "a response head over max_head_bytes")
-                elif not data.startswith(b"HTTP/1."[: len(data)]):
-                    self._fail(exchange, "bytes that are not HTTP/1.x")
-                else:
+                problem = response_start_problem(data, looked_at, limits.max_head_bytes)
+                if problem is None:
                     self.buffer = data
+                else:
+                    self._fail(exchange, problem)
                 return
             end = len(head) + 4
             if end > limits.max_head_bytes:
@@ -170,6 +189,7 @@ class Upstream:
             if not body:
                 return
             data = body
+            looked_at = 0
         self._read_body_start(response, body, exchange)
 
     def _read_body_start(self, response: ResponseHead, body: bytes, exchange: Exchange) -> None:
@@ -240,7 +260,7 @@ class Upstream:
 
     def _complete(self, exchange: Exchange) -> None:
         self.exchange = None
-        if self.must_close or self.write_paused or not exchange.request_done:
+        if self.must_close or self.write_paused or not exchange.request_done or self._owes_bytes(exchange):
             self.abort()
         else:
             if self.read_paused:
@@ -251,6 +271,11 @@ class Upstream:
         exchange.finished = True
         exchange.upstream = None
         exchange.downstream.exchange_done(close=exchange.close_after, request_done=exchange.request_done)
+
+    def _owes_bytes(self, exchange: Exchange) -> bool:
+        """Tell whether the backend answered before it could have read all of the body."""
+        head = exchange.head
+        return (head.chunked or head.content_length > 0) and self.transport.get_write_buffer_size() > 0
 
     def _fail(self, exchange: Exchange, what: str) -> None:
         exchange.refuse(Reason.UPSTREAM_PROTOCOL_ERROR, what)
