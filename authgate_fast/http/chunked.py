@@ -111,6 +111,8 @@ class ChunkedDecoder:
         if newline == -1:
             if self._state == _DATA_END and line not in (b"\r", b""):
                 raise FramingError("chunk data does not end where its size says")
+            if b"\r" in line.removesuffix(b"\r"):
+                raise FramingError("a line of the chunked framing holds a bare CR")
             self._line = line
             return None, stop
         self._line = b""

@@ -129,7 +129,9 @@ class Upstream:
                 data = self.buffer + data
                 self.buffer = b""
             else:
-                self.since_s = self.context.now_s  # a head must end in time; a byte now and then is not progress
+                self.since_s = (
+                    self.context.now_s
+                )  # a head must end in time; a byte now and then is not progress
             self._read_head(data, exchange, looked_at)
             return
         self.since_s = self.context.now_s
