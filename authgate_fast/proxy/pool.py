@@ -127,15 +127,19 @@ class Pool:
             self.open -= 1
             raise
         else:
-            upstream.counted = True
-            # Over TLS a server speaks first: its session tickets.
-            if upstream.closed or (self._ssl is None and not upstream.is_silent()):
-                upstream.abort()
-                self._failed(exchange, Reason.UPSTREAM_UNREACHABLE, "it closed or spoke before any request")
-            elif exchange.finished:
-                self.release(upstream)  # the client left meanwhile; the next one may use it
-            else:
-                self._attach(exchange, upstream)
+            self._connected(exchange, upstream)
+
+    def _connected(self, exchange: Exchange, upstream: Upstream) -> None:
+        # Over TLS a server speaks first: its session tickets.
+        if upstream.closed or (self._ssl is None and not upstream.is_silent()):
+            upstream.abort()
+            self._failed(exchange, Reason.UPSTREAM_UNREACHABLE, "it closed or spoke before any request")
+            return
+        upstream.counted = True  # from here on `forget` counts it off
+        if exchange.finished:
+            self.release(upstream)  # the client left meanwhile; the next one may use it
+        else:
+            self._attach(exchange, upstream)
 
     @staticmethod
     def _attach(exchange: Exchange, upstream: Upstream) -> None:
