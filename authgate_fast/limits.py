@@ -35,7 +35,7 @@ class Limits:
     connect_timeout_s: float = 5.0
     """Name look-up, connect and TLS handshake with a backend together. 504."""
     first_byte_timeout_s: float = 60.0
-    """From a request's last byte to the backend's first. 504."""
+    """From a request's last byte to the backend's first, and from there to the end of its head. 504."""
     between_bytes_timeout_s: float = 60.0
     """A backend that stops in the middle of a response, or stops reading a request."""
     tunnel_idle_timeout_s: float = 600.0
