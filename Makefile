@@ -8,12 +8,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q --no-input
 export PYTHON
 
 .NOTPARALLEL:
-.PHONY: help demo test test-compiled lint format docs bench chaos locust clean
+.PHONY: help demo test test-compiled lint format docs fuzz fuzz-compiled bench chaos locust clean
 
 help:
 	@echo 'make demo     a gateway, a backend and a key to try, on 127.0.0.1:8080'
 	@echo 'make test     the tests (ARGS="-k name" for some of them)'
 	@echo 'make test-compiled   the same tests on the compiled build (needs a C compiler)'
+	@echo 'make fuzz     the fuzzer, for a minute (ARGS="--seconds 600 --seed N"; --help says more)'
+	@echo 'make fuzz-compiled   the same on the compiled build'
 	@echo 'make lint     ruff and mypy'
 	@echo 'make format   put the code in order'
 	@echo 'make docs     write the tables of README.md anew'
@@ -60,6 +62,14 @@ test-compiled: $(VENV)/.test $(VENV)/.compile
 	@$(BIN)/python -m dev.compiled
 	@AUTHGATE_TEST_BUILD=compiled PYTHONSAFEPATH=1 PYTHONPATH="$(CURDIR)/build/compiled:$(CURDIR)" \
 	    $(BIN)/python -m pytest -o pythonpath= $(ARGS)
+
+fuzz: $(VENV)/.test
+	@exec $(BIN)/python -m tests.fuzz $(ARGS)
+
+fuzz-compiled: $(VENV)/.test $(VENV)/.compile
+	@$(BIN)/python -m dev.compiled
+	@AUTHGATE_TEST_BUILD=compiled PYTHONSAFEPATH=1 PYTHONPATH="$(CURDIR)/build/compiled:$(CURDIR)" \
+	    $(BIN)/python -m tests.fuzz $(ARGS)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
