@@ -15,7 +15,7 @@ class Limits:
     """The limits of one node. All of them are positive numbers, ``max_body_bytes`` may be None."""
 
     max_head_bytes: int = 32_768
-    """Request line and fields together; what nginx (4 x 8 KiB) takes. 431 beyond."""
+    """First line and fields together; what nginx (4 x 8 KiB) takes. 431 (502 for a response) beyond."""
     max_fields: int = 100
     """Fields of one request or response head; Apache's value. 431 (502 for a response) beyond."""
     max_target_bytes: int = 8_192

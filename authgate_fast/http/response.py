@@ -45,7 +45,8 @@ _SHARING: Final = {b"private", b"no-store", b"public", b"s-maxage", b"must-reval
 """Directives by which a response says itself whether caches that several users share may keep it."""
 
 OWN_COOKIES: Final = b"AUTHGATE_BFF_"
-"""How the names of all cookies begin that a BFF gateway itself sets."""
+"""How the names of all cookies begin that a BFF gateway itself sets. No backend may, of whatever gateway: with a Domain
+a cookie reaches the other gateways of that domain."""
 
 
 def keep_alive_timeout(value: bytes) -> int:

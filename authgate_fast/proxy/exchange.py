@@ -195,7 +195,7 @@ class Exchange:
         if self.head.minor == 1:
             block = response.block
             if OWN_COOKIES in block:
-                block = self._without_own_cookies(block)
+                block = without_own_cookies(block)
             self.downstream.write(b"%b%b\r\n" % (STATUS_STARTS[response.status], block))
 
     def response_head(self, response: ResponseHead, framing: bytes, body: bytes = b"") -> bytes:
@@ -206,7 +206,7 @@ class Exchange:
             self.close_after = True
         block = response.block
         if OWN_COOKIES in block:
-            block = self._without_own_cookies(block)
+            block = without_own_cookies(block)
         identity = self.forward.identity
         if identity is not None and identity.session is not None and not says_who_may_cache(block):
             # The client's request had a cookie where the backend's has Authorization, which keeps shared caches from
@@ -232,14 +232,6 @@ class Exchange:
             self.refuse(Reason.OVERLOADED, "max_tunnels reached, or draining")
         elif self.upstream is not None:
             open_tunnel(self, self.upstream, response, data)
-
-    def own_cookies_removed(self, block: bytes) -> bytes:
-        """A backend of a BFF gateway sets no cookie in the gateway's name (DESIGN section 7)."""
-        return self._without_own_cookies(block) if OWN_COOKIES in block else block
-
-    def _without_own_cookies(self, block: bytes) -> bytes:
-        is_bff = self.forward.gateway.authenticator.reserved == b"bff"
-        return without_own_cookies(block) if is_bff else block
 
     # --- the ends ---------------------------------------------------------------------------------
 

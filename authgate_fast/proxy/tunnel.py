@@ -14,6 +14,7 @@ from socket import IPPROTO_TCP, SO_KEEPALIVE, SOL_SOCKET, TCP_KEEPCNT, TCP_KEEPI
 from typing import TYPE_CHECKING, Final
 
 from authgate_fast.http.problem import STATUS_STARTS
+from authgate_fast.http.response import OWN_COOKIES, without_own_cookies
 from authgate_fast.http.upgrade import WEBSOCKET, upgrade_lines
 from authgate_fast.http.websocket import GOING_AWAY, FrameTracker, close_frame
 from authgate_fast.proxy.phases import TUNNEL
@@ -322,7 +323,9 @@ class Tunnel:
 def open_tunnel(exchange: Exchange, upstream: Upstream, response: ResponseHead, data: bytes) -> None:
     """Turn both connections of an exchange into a tunnel; `data` has come behind the backend's 101."""
     downstream = exchange.downstream
-    block = exchange.own_cookies_removed(response.block)
+    block = response.block
+    if OWN_COOKIES in block:
+        block = without_own_cookies(block)
     head = b"%b%b%bVia: 1.1 authgate\r\nX-Request-ID: %b\r\n\r\n" % (
         STATUS_STARTS[101],
         block,

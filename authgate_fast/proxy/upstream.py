@@ -202,8 +202,9 @@ class Upstream:
         have = len(body)
         length = response.content_length
         if response.has_no_body(exchange.method):
-            # A body that was announced may still come, wrongly: it must not become the next answer.
-            if body or length > 0 or response.chunked:
+            # A body that was announced may still come, wrongly: it must not become the next answer. After HEAD, no
+            # announcement is one too: a body until the end.
+            if body or length > 0 or response.chunked or (length < 0 and exchange.method == b"HEAD"):
                 self.must_close = True
             exchange.downstream.write(exchange.response_head(response, b""))
             self._complete(exchange)

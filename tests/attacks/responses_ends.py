@@ -43,7 +43,8 @@ INTERIM = [
 ]  # fmt: skip
 
 WITHOUT_BODY = [
-    good("no body: HEAD", b"HTTP/1.1 200 OK\r\n\r\n", b"", method=b"HEAD"),
+    good("no body: HEAD", b"HTTP/1.1 200 OK\r\n\r\n", b"", method=b"HEAD", reused=False),
+    good("no body: HEAD with a body until the end", (b"HTTP/1.1 200 OK\r\n\r\n", STOLEN), b"", method=b"HEAD", reused=False, lacks=(b"X-Stolen",)),
     good("no body: HEAD with length zero", fields(b"Content-Length: 0", body=b""), b"", method=b"HEAD"),
     good("no body: HEAD with a length", fields(b"Content-Length: 9", body=b""), b"", method=b"HEAD", reused=False, has=(b"Content-Length: 9",)),
     good("no body: HEAD with a coding", CHUNKED, b"", method=b"HEAD", reused=False),

@@ -200,6 +200,8 @@ FIELDS = [
     good("Date missing", fields(b"Content-Length: 2"), has=(b"Date: ",)),
     good("Date given", fields(b"Date: Tue, 15 Nov 1994 08:12:31 GMT", b"Content-Length: 2"), has=(b"Date: Tue, 15 Nov 1994 08:12:31 GMT",)),
     good("Set-Cookie several times, in order", fields(b"Set-Cookie: a=1", b"X: 1", b"Set-Cookie: b=2", b"Content-Length: 2"), has=(b"Set-Cookie: a=1\r\nX: 1\r\nSet-Cookie: b=2",)),
+    good("Set-Cookie of the gateway's own name", fields(b"Set-Cookie: AUTHGATE_BFF_SESSION=x; Domain=test", b"set-cookie: =AUTHGATE_BFF_LOGIN_1=x", b"Set-Cookie: a=1", b"Content-Length: 2"), has=(b"Set-Cookie: a=1",), lacks=(b"AUTHGATE_BFF",)),
+    good("Set-Cookie of the gateway's own name in an interim answer", b"HTTP/1.1 103 X\r\nSet-Cookie: AUTHGATE_BFF_SESSION=x\r\n\r\n" + TWO, interim=(103,), lacks=(b"AUTHGATE_BFF",)),
     good("a problem of the backend's own", b"HTTP/1.1 500 X\r\nContent-Type: application/problem+json\r\nContent-Length: 2\r\n\r\n{}", b"{}", status=500, has=(b"application/problem+json",)),
     good("a 401 with its challenge", b"HTTP/1.1 401 X\r\nWWW-Authenticate: Basic realm=x\r\nContent-Length: 2\r\n\r\nok", status=401, has=(b"WWW-Authenticate: Basic realm=x",)),
     good("a 407 without its challenge", b"HTTP/1.1 407 X\r\nProxy-Authenticate: Basic realm=x\r\nContent-Length: 2\r\n\r\nok", status=407, lacks=(b"proxy-authenticate",)),
