@@ -15,6 +15,7 @@ from authgate_fast import __version__, is_compiled, management
 from authgate_fast.auth.api_key import new_key
 from authgate_fast.config.check import check_file
 from authgate_fast.config.file import load_file
+from authgate_fast.config.shadows import shadows
 from authgate_fast.config.store import Configuration
 from authgate_fast.explain import ExplainError, explain
 from authgate_fast.limits import DEFAULTS, Limits, with_settings
@@ -284,6 +285,10 @@ def _check(options: argparse.Namespace) -> int:
     if problems:
         return _show(problems, options.file)
     documents = load_file(options.file).documents
+    configuration = Configuration(Limits())
+    configuration.replace_all(documents)
+    for sentence in shadows(configuration.snapshot):
+        print(f"note: {sentence}", file=sys.stderr)
     kinds = [key.kind for key in documents]
     counts = ", ".join(f"{kinds.count(kind)} {kind}s" for kind in ("gateway", "service", "route", "consumer"))
     print(f"{options.file}: good ({counts})")

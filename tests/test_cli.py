@@ -186,6 +186,18 @@ def test_a_missing_file_is_named() -> None:
     assert "no-such-file.yaml" in done.stderr
 
 
+def test_check_tells_of_a_SECURE_path_that_is_PUBLIC_with_a_slash_behind_it(tmp_path: Path) -> None:
+    routes = (
+        "      admin: {method: GET, public_path: /admin, target_path: /, service: backend, security: SECURE}\n"
+        '      rest: {method: GET, public_path: "/{rest*}", target_path: /, service: backend, security: PUBLIC}'
+    )
+    config = write_config(tmp_path / "g.yaml", 9, extra_routes=routes)
+    done = authgate("check", str(config))
+    assert done.returncode == 0
+    assert "note: gateway" in done.stderr
+    assert "/admin/ is another path" in done.stderr
+
+
 def test_options_come_from_the_environment_too(tmp_path: Path) -> None:
     config = write_config(tmp_path / "g.yaml", 9)
     done = authgate("explain", "GET", "http://a/open/x", env={"AUTHGATE_CONFIG": str(config)})
