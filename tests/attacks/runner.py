@@ -22,6 +22,7 @@ from tests.proxy.scripted import Answer, answers, until
 BOUND_S = 1.0
 MAX_PIECES = 400
 _USUAL = b"GET /p/a HTTP/1.1\r\nHost: a\r\n"
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _TOKEN = re.compile(rb"[A-Z-]+")
 LIMITS = Limits(max_failures_per_address=1_000_000)
 # Names by which a backend learns who is calling: only the gateway writes them.
@@ -176,5 +177,7 @@ def _judge_forwarded(seen: Seen, expect: Forwarded, way: str) -> None:
     assert identity == {}, way
     assert seen.values(b"x-api-key") == [], way
     assert seen.values(b"x-forwarded-for") == [b"127.0.0.1"], way
+    (request_id,) = seen.values(b"x-request-id")
+    assert _REQUEST_ID.fullmatch(request_id), (way, request_id)
     for name in (b"x-gateway-id", b"x-request-id", b"x-forwarded-host", b"x-forwarded-proto"):
         assert len(seen.values(name)) == 1, (way, name)
