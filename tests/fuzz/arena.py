@@ -53,7 +53,8 @@ class Arena:
         self.lies = 0
         self.serial = 10_000_000  # of eight digits for ever: the judge masks them
         self.faults: list[str] = []
-        self.by_address: dict[bytes, Seen] = {}
+        self._by_address: dict[bytes, Seen] = {}
+        self._before: dict[bytes, Seen] = {}
         self.backends: set[Backend] = set()
         self.scripts: dict[bytes, Script] = {}
         self.reports: list[str] = []
@@ -75,6 +76,15 @@ class Arena:
         self.reports.clear()
         self.faults.clear()
         return found
+
+    def whose(self, address: bytes) -> Seen | None:
+        """Return the run that has this address, of this batch or, for a connection that was slow to end, the one before."""
+        return self._by_address.get(address) or self._before.get(address)
+
+    def forget(self) -> None:
+        """A batch has been judged."""
+        self._before, self._by_address = self._by_address, {}
+        self.scripts.clear()
 
     def address(self) -> str:
         """Return the next client address."""
@@ -116,7 +126,7 @@ class Arena:
     def connect(self, seen: Seen) -> socket.socket:
         """Open a connection to the gateway for the run that `seen` is about."""
         address = self.address()
-        self.by_address[address.encode()] = seen
+        self._by_address[address.encode()] = seen
         client = socket.socket()
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         client.bind((address, 0))

@@ -106,7 +106,7 @@ class Backend(asyncio.Protocol):
 
     def _owner(self, message: Message) -> Seen:
         addresses = message.values(b"x-forwarded-for")
-        seen = self.arena.by_address.get(addresses[0]) if len(addresses) == 1 else None
+        seen = self.arena.whose(addresses[0]) if len(addresses) == 1 else None
         if seen is None:
             self.arena.faults.append(f"a request of nobody's: {message.start!r} {message.fields!r}")
             return Seen()
@@ -119,12 +119,14 @@ class Backend(asyncio.Protocol):
     def _next(self, script: Script, at: int) -> None:
         if self.transport.is_closing():
             script.ended = True
-        elif at < len(script.pieces):
+            return
+        if at < len(script.pieces):
             self.transport.write(script.pieces[at])
             script.sent += len(script.pieces[at])
+        if at + 1 < len(script.pieces):
             self.arena.loop.call_soon(self._next, script, at + 1)
         else:
-            self._then(script)
+            self._then(script)  # at once: the next request may already be on its way
 
     def _then(self, script: Script) -> None:
         script.ended = True

@@ -100,8 +100,7 @@ async def run_batch(arena: Arena, cases: list[Case]) -> list[tuple[int, str]]:
     for at, client in lies:
         found += [(at, what) for what in judge_lie(client)[:1]]
     found += [(-1, what) for what in arena.take_faults()]
-    arena.by_address.clear()
-    arena.scripts.clear()
+    arena.forget()
     return found
 
 
@@ -220,7 +219,7 @@ def as_named_case(found: Found) -> str:
     case = found.case
     if isinstance(case, Lie):
         cuts = f", {case.cuts}" if case.cuts else ""
-        late = ", late=True" if case.late else ""
+        late = (", late=True" if case.late else "") + (f", asks={case.asks!r}" if case.asks else "")
         return f'    "{name}": Lie({case.method!r}, {case.minor}, {case.data!r}{cuts}, then={case.then!r}{late}),'
     if isinstance(case, Stream):
         return f'    "{name}": {case.data!r},'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 import h11
 
@@ -53,6 +54,15 @@ def require(is_so: bool, what: str) -> None:
 
 def _judge(data: bytes, seen: Seen) -> None:
     require(not seen.hung, "hang: the client waited in vain for the end")
+    messages, plans = _read(data)
+    places = _match_sights(messages, plans, seen.sights)
+    _check_missing(messages, plans, places)
+    _check_answers(messages, plans, dict(zip(places, seen.sights, strict=True)), seen)
+
+
+@lru_cache(maxsize=1_024)
+def _read(data: bytes) -> tuple[list[Message], list[Expected]]:
+    """Read a stream, and say what must become of each request up to where it ends or breaks."""
     messages = strict.read_requests(data)
     plans = []
     for message in messages:
@@ -62,9 +72,7 @@ def _judge(data: bytes, seen: Seen) -> None:
         plans.append(plan)
         if plan.ends:
             break
-    places = _match_sights(messages, plans, seen.sights)
-    _check_missing(messages, plans, places)
-    _check_answers(messages, plans, dict(zip(places, seen.sights, strict=True)), seen)
+    return messages, plans
 
 
 # --- at the backend ----------------------------------------------------------------------------------------------
@@ -162,6 +170,9 @@ def _check_fields(seen: Message, sent: Message, plan: Expected) -> None:
             b"upgrade" in sent.options() and sent.minor == 1, "hop-by-hop: an Upgrade that nobody asked for"
         )
         require(options == {b"upgrade"}, "hop-by-hop: Connection with an Upgrade")
+        require(
+            seen.values(b"upgrade") == [b"websocket"], "hop-by-hop: an Upgrade that the route does not allow"
+        )
     hops = [name for name, _ in seen.fields if name in HOP_BY_HOP and name not in (b"upgrade", b"connection")]
     require(not hops and (not options or b"upgrade" in options), f"hop-by-hop: {hops!r} {options!r}")
     via = (b"via", b"1.%d authgate" % sent.minor)
@@ -367,7 +378,7 @@ def _is_end(answer: Message) -> bool:
 
 def compare_cuts(data: bytes, one: Seen, other: Seen) -> list[str]:
     """The same bytes, cut differently, must come to the same; a body that comes late may cost the connection."""
-    messages = strict.read_requests(data)
+    messages, _ = _read(data)
     first, second = one.answers, other.answers
     for at, (a, b) in enumerate(zip(first, second, strict=False)):
         # Which fault of a malformed head is met first may depend on the cuts; that it is refused may not.

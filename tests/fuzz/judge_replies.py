@@ -27,6 +27,7 @@ HOP_BY_HOP = frozenset(
 # These the gateway takes out, puts in, or may.
 NOT_COMPARED = HOP_BY_HOP | {b"proxy-authenticate", b"x-request-id", b"date", b"via"}
 _MOST_INTERIM = LIMITS.max_interim_responses
+_WEBSOCKET_FIELDS = b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 _SETTLE_TURNS = 4
 _MOST_TURNS = 5_000
 """The gateway may never ask: a POST that met a connection just closed is not sent again."""
@@ -53,6 +54,8 @@ class LieClient:
     def start(self) -> None:
         lie = self.lie
         line = b"%b /p/lie/%d HTTP/1.%d\r\nHost: shop.test\r\n" % (lie.method, self.number, lie.minor)
+        if lie.asks:
+            line += b"Connection: Upgrade\r\nUpgrade: %b\r\n%b" % (lie.asks, _WEBSOCKET_FIELDS)
         # A POST is answered before its body has come whole: such an answer ends both connections.
         self.link = _Link(
             self, line + (b"Content-Length: 5\r\n\r\nhel" if lie.method == b"POST" else b"\r\n")
@@ -63,8 +66,7 @@ class LieClient:
         self.raw[self.step] += data
         if len(self.seen.answers) > self.step:
             return  # more than the answer; the judge will see
-        method = self.lie.method if self.step == 0 else b"GET"
-        answer = strict.read_response(self.raw[self.step], 0, method, eof=False)
+        answer = self._read(eof=False)
         if answer.state != INCOMPLETE:
             self.seen.answers.append(answer)
             self.kept = answer.state == COMPLETE and b"close" not in answer.options()
@@ -78,9 +80,12 @@ class LieClient:
             return
         if self.step == 0:
             self.seen.was_reset = was_reset
-        method = self.lie.method if self.step == 0 else b"GET"
-        self.seen.answers.append(strict.read_response(self.raw[self.step], 0, method, eof=not was_reset))
+        self.seen.answers.append(self._read(eof=not was_reset))
         self._go_on()
+
+    def _read(self, *, eof: bool) -> Message:
+        method, asks = (self.lie.method, self.lie.asks) if self.step == 0 else (b"GET", b"")
+        return strict.read_response(self.raw[self.step], 0, method, eof=eof, upgrade=asks)
 
     def _go_on(self) -> None:
         """Ask on when the backend has said all, and the gateway has had some turns to read it."""
@@ -161,7 +166,23 @@ def _judge(client: LieClient) -> None:
     require(not client.seen.hung, "hang: the client waited in vain")
     lie, raw = client.lie, client.raw[0]
     told = lie.read()
-    got = strict.read_response(raw, 0, lie.method, eof=not client.seen.was_reset)
+    got = strict.read_response(raw, 0, lie.method, eof=not client.seen.was_reset, upgrade=lie.asks)
+    if got.framing == "tunnel":
+        _judge_tunnel(told, got, lie)
+    else:
+        _judge_answer(told, got, client)
+    _judge_truth(client)
+
+
+def _judge_tunnel(told: Message, got: Message, lie: Lie) -> None:
+    require(told.framing == "tunnel", f"tunnel: opened by {told.state} ({told.why}): {lie.data!r}")
+    is_same = told.body.startswith(got.body) if lie.then == "reset" else got.body == told.body
+    require(is_same, f"tunnel: {got.body!r} for {told.body!r}")
+    require(got.options() == {b"upgrade"}, f"tunnel: {got.fields!r}")
+
+
+def _judge_answer(told: Message, got: Message, client: LieClient) -> None:
+    lie, raw = client.lie, client.raw[0]
     if got.state == COMPLETE:
         require(got.end == len(raw), f"answers: bytes behind one: {raw!r}")
         require(got.odd in ("", strict.UNKNOWN_STATUS), f"answers: {got.odd}: {raw!r}")
@@ -179,15 +200,14 @@ def _judge(client: LieClient) -> None:
             got.state != COMPLETE or is_error,
             f"{told.state} ({told.why}), but the client got a whole answer: {raw!r}",
         )
-    elif not is_error:
-        require(got.state == COMPLETE, f"good, but the client got a part: {raw!r}")
+    elif got.state == COMPLETE and not is_error:
         _compare(told, got, lie)
     else:
-        never_asked = (
-            lie.method == b"POST" and not client.script.sent
-        )  # it met a connection that had just closed
-        require(bool(told.odd) or never_asked or _over_limits(lie, told), f"good, but refused: {raw!r}")
-    _judge_truth(client)
+        # A reset may overtake what was sent before it; and a POST may have met a connection that had just closed.
+        never_asked = lie.method == b"POST" and not client.script.sent
+        may_fail = lie.then == "reset" or never_asked
+        require(is_error or may_fail, f"good, but the client got a part: {raw!r}")
+        require(bool(told.odd) or may_fail or _over_limits(lie, told), f"good, but refused: {raw!r}")
 
 
 def _compare(told: Message, got: Message, lie: Lie) -> None:

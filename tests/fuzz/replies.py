@@ -1,4 +1,4 @@
-"""Answers of a backend: good ones, and the same mutated by somebody who has read HAZARDS."""
+"""Answers of a backend: good ones, and the same mutated by one who knows how proxies were broken."""
 
 from __future__ import annotations
 
@@ -54,9 +54,12 @@ class Lie:
     late: bool = False
     """Bytes behind the answer may come when the connection is idle; nobody else may use it meanwhile."""
 
+    asks: bytes = b""
+    """The protocol that the request asks to switch to."""
+
     def read(self) -> strict.Message:
         """Read it with the strict parser."""
-        return strict.read_response(self.data, 0, self.method, eof=self.then != "reset")
+        return strict.read_response(self.data, 0, self.method, eof=self.then != "reset", upgrade=self.asks)
 
     def script(self) -> Script:
         """Return it as a backend plays it."""
@@ -66,7 +69,7 @@ class Lie:
         marks = self.cuts
         if leaves:
             marks = [at for at in marks if at < answer.end] + ([answer.end] if self.late else [])
-        open_end = self.then == "keep" and (not whole or answer.framing == "close")
+        open_end = self.then == "keep" and (not whole or answer.framing in ("close", "tunnel"))
         return Script(cut(self.data, marks), self.then, self.method == b"POST", open_end, leaves)
 
 
@@ -88,10 +91,12 @@ def lie(rng: Random, corpus: list[Lie]) -> Lie:
     )
     made.then = rng.choice(("keep", "keep", "keep", "close", "half", "reset"))
     one = _good(rng, made)
+    if rng.random() < 0.06:
+        _upgrade(rng, made, one)
     kind = rng.random()
     if corpus and kind < 0.08:
         known = rng.choice(corpus)
-        made.method, made.minor, made.then = known.method, known.minor, known.then
+        made.method, made.minor, made.then, made.asks = known.method, known.minor, known.then, known.asks
         made.data = _bytes(rng, known.data)
     elif kind < 0.2:
         made.data = one.render()
@@ -144,6 +149,22 @@ def _good(rng: Random, made: Lie) -> _Draft:
         one.before = rng.choice(INTERIM[:5])
     rng.shuffle(one.fields)
     return one
+
+
+def _upgrade(rng: Random, made: Lie, one: _Draft) -> None:
+    made.method, made.minor, made.asks = b"GET", 1, b"websocket"
+    made.then = rng.choice(("close", "half"))
+    if rng.random() < 0.8:
+        lines = [
+            b"Upgrade: websocket",
+            b"Connection: Upgrade",
+            b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=",
+        ]
+        if rng.random() < 0.3:
+            lines[rng.randrange(2)] = rng.choice(
+                (b"Upgrade: h2c", b"Upgrade: websocket, h2c", b"Connection: close", b"X-A: b")
+            )
+        one.line, one.fields, one.body = b"HTTP/1.1 101 Switching Protocols", lines, [content(rng)]
 
 
 def _bytes(rng: Random, data: bytes) -> bytes:

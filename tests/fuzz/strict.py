@@ -55,7 +55,7 @@ class Message:
     """The head is good, whatever became of the body."""
     minor: int = 1
     framing: str = "none"
-    """none, length, chunked, or close (a response that only the end of the connection ends)"""
+    """none, length, chunked, close (a response that only the end of the connection ends), or tunnel (behind a 101)"""
     at: int = 0
     end: int = 0
     """Where the message begins and, if complete, ends in the buffer."""
@@ -123,8 +123,11 @@ def read_request(data: bytes, at: int = 0) -> Message:
     return _read_body(message, data, end, ends=False)
 
 
-def read_response(data: bytes, at: int, method: bytes, *, eof: bool) -> Message:
-    """Read one final response to `method` with the interim ones before it; `eof`: the stream ended well there."""
+def read_response(data: bytes, at: int, method: bytes, *, eof: bool, upgrade: bytes = b"") -> Message:
+    """Read one final response to `method` with the interim ones before it; `eof`: the stream ended well there.
+
+    `upgrade` is the protocol that the request asked for, if any: where a 101 grants it, the rest is the tunnel's.
+    """
     interim: list[Message] = []
     while True:
         message = Message(at=at, interim=interim)
@@ -153,7 +156,7 @@ def read_response(data: bytes, at: int, method: bytes, *, eof: bool) -> Message:
                 "framing fields of an interim response"  # RFC 9110 section 8.6, RFC 9112 section 6.1
             )
         if message.status == 101:
-            return message.fail("an upgrade that nobody asked for")
+            return _read_tunnel(message, data, end, upgrade, ends=eof)
         interim.append(message)
         at = end
     if not _read_framing(message):
@@ -169,6 +172,24 @@ def read_response(data: bytes, at: int, method: bytes, *, eof: bool) -> Message:
     elif message.framing == "none":
         message.framing = "close"
     return _read_body(message, data, end, ends=eof)
+
+
+def _read_tunnel(message: Message, data: bytes, at: int, upgrade: bytes, *, ends: bool) -> Message:
+    """RFC 9110 section 7.8: a 101 switches to the protocol that was asked for, and has no body."""
+    if not upgrade or message.minor == 0:
+        return message.fail("an upgrade that nobody asked for")
+    if [value.lower() for value in message.values(b"upgrade")] != [
+        upgrade
+    ] or b"upgrade" not in message.options():
+        return message.fail("an upgrade to something else, or to nothing")
+    if message.values(b"transfer-encoding") or message.values(b"content-length"):
+        return message.fail("an upgrade with a body")
+    message.head_read = True
+    message.framing = "tunnel"
+    message.body = data[at:]
+    message.end = len(data)
+    message.state = COMPLETE if ends else INCOMPLETE
+    return message
 
 
 def _head_lines(data: bytes, at: int) -> tuple[list[bytes] | None, int]:

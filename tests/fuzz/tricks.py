@@ -95,3 +95,7 @@ TOKENS = (
     b"\r\n", b"\n", b"\r", b"\x00", b" ", b"\t", b":", b";", b",", b"0", b"0\r\n\r\n", b"\r\n\r\n", b"chunked", b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b"Host: partner.test\r\n", b"Connection: close\r\n", b"\r\nX: y", b" folded\r\n",
     b"HTTP/1.1", b"HTTP/1.0", INNER, b"GET ", b"%2f", b"%00", b"..", b"/", b"5\r\n", b"-", b"+", b"0x", b"_", b"\x0b", b"\x0c", b"\x85", b"\xa0", b"\xff", b"\x7f", b"X-Api-Key: agk_right\r\n", b"HEAD", b"\x1f", b"#",
 )  # fmt: skip
+TAILS = (
+    b"\r\n", b"\r\n\r\n", b"\n", b"\x00", b"x", INNER, b" ", b"\r", b"0\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+)  # fmt: skip
+"""What may come where a message should have ended, or has."""

@@ -6,6 +6,7 @@ from tests.fuzz.replies import OTHER, Lie
 
 _OK = b"HTTP/1.1 200 OK\r\n"
 _CHUNKED = _OK + b"Transfer-Encoding: chunked\r\n\r\n"
+_SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n"
 _LENGTH = _OK + b"Content-Length: 5\r\n\r\n"
 
 
@@ -46,6 +47,10 @@ CASES: dict[str, Lie] = {
     "continue": Lie(b"GET", 1, b"HTTP/1.1 100 Continue\r\n\r\n" + _LENGTH + b"hello"),
     "interim-flood": Lie(b"GET", 1, b"HTTP/1.1 102 Processing\r\n\r\n" * 17 + _LENGTH + b"hello"),
     "switching": Lie(b"GET", 1, b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n" + OTHER),
+    "websocket": Lie(b"GET", 1, _SWITCH + b"Upgrade: websocket\r\n\r\n\x81\x02hi", then="close", asks=b"websocket"),
+    "websocket-not-granted": Lie(b"GET", 1, _LENGTH + b"hello", asks=b"websocket"),
+    "websocket-other-protocol": Lie(b"GET", 1, _SWITCH + b"Upgrade: h2c\r\n\r\n" + OTHER, then="close", asks=b"websocket"),
+    "websocket-with-length": Lie(b"GET", 1, _SWITCH + b"Upgrade: websocket\r\nContent-Length: 0\r\n\r\n", then="close", asks=b"websocket"),
     "status-099": Lie(b"GET", 1, b"HTTP/1.1 099 X\r\n\r\n", then="close"),
     "status-999": Lie(b"GET", 1, b"HTTP/1.1 999 X\r\nContent-Length: 0\r\n\r\n"),
     "version-2": Lie(b"GET", 1, b"HTTP/2.0 200 OK\r\n\r\n", then="close"),
