@@ -74,6 +74,10 @@ class Limits:
     """A credential look-up; 512 first passwords at once take 13 s of an idle core. 503 ``auth_unavailable``."""
     linger_timeout_s: float = 2.0
     """How long a refused upload is read and thrown away so that its sender sees the answer."""
+    worker_hang_timeout_s: float = 10.0
+    """A worker whose loop gives no sign of life for so long is killed and replaced."""
+    worker_start_timeout_s: float = 300.0
+    """From a worker's start to its readiness; a file of 300,000 consumers takes minutes."""
 
 
 DEFAULTS = Limits()

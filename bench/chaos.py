@@ -140,11 +140,12 @@ def _start_gateway(children: Children, directory: Path, ports: list[int]) -> tup
         "gateway",
         [
             sys.executable, "-m", "authgate_fast.cli", "run", "--config", config, "--listen", f"127.0.0.1:{port}",
-            "--ops", "127.0.0.1:0", *limits,
+            "--ops", "127.0.0.1:0", "--spare", "off", *limits,
         ],
         os.sched_getaffinity(0),
     )  # fmt: skip
-    wait_until(gateway, lambda: accepts(port), "listen", START_S)
+    # All workers: what they hold idle is measured first, and a spare would come at any time.
+    wait_until(gateway, lambda: "listens on" in gateway.log.read_text(), "listen", START_S)
     return gateway, port
 
 

@@ -53,7 +53,7 @@ def test_every_command_of_the_readme_exists(command: str, capsys: pytest.Capture
 def test_every_option_of_run_is_in_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["run", "--help"])
-    options = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out)) - {"--help", "--workers"}
+    options = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out)) - {"--help"}
     assert options
     assert [option for option in sorted(options) if f"`{option}" not in section("Running")
             and f"or `{option}" not in section("Running")] == []  # fmt: skip

@@ -1,15 +1,15 @@
 """The last good documents on disk, so that a node can start while Redis is away.
 
-One file, ``documents.json``: every document's own text under its Redis key. It is replaced whole (written
-beside, flushed to the disk, renamed), so that a reader finds the old or the new one and never a half. It is
-as secret as Redis is: mode 0600, in a directory of mode 0700. A file that cannot be used is reported and
-ignored. A lock keeps a second node out. Encoding runs on the loop in short steps, writing runs in a thread.
+One file, ``documents.json``: every document's own text under its Redis key. It is replaced whole (written beside,
+flushed to the disk, renamed), so that a reader finds the old or the new one and never a half. It is as secret as
+Redis is: mode 0600, in a directory of mode 0700. A file that cannot be used is reported and ignored. A lock keeps
+a second node out; of the workers of a node, only one writes. Encoding runs on the loop in short steps, writing
+runs in a thread.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import os
 import threading
@@ -19,9 +19,11 @@ from pathlib import Path
 import orjson
 
 from authgate_fast.config.keys import DocumentKey, parse_redis_key, redis_key
+from authgate_fast.config.state_lock import StateDirError, lock_state_dir
+
+__all__ = ["StateDir", "StateDirError"]
 
 FILE_NAME = "documents.json"
-LOCK_NAME = "lock"
 FORMAT = 1
 DEBOUNCE_S = 1.0
 RETRY_S = 10.0
@@ -30,20 +32,25 @@ _STEP = 500
 log = logging.getLogger("authgate.state")
 
 
-class StateDirError(Exception):
-    """The directory cannot be used; the text is a sentence for a user."""
-
-
 class StateDir:
     """One node's directory: made if it is missing, and locked until `close` or the process's end.
 
+    `is_locked`: the supervisor holds the lock. `writes`: this worker keeps the file up to date; all may read it.
     Raises StateDirError for a directory that cannot be used.
     """
 
-    def __init__(self, path: str | os.PathLike[str], debounce_s: float = DEBOUNCE_S) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        debounce_s: float = DEBOUNCE_S,
+        *,
+        is_locked: bool = False,
+        writes: bool = True,
+    ) -> None:
         self.path = Path(path)
         self._debounce_s = debounce_s
-        self._lock_fd: int | None = self._lock()
+        self._lock_fd: int | None = None if is_locked else lock_state_dir(self.path)
+        self._writes = writes
         self._changed = asyncio.Event()
         self._write_lock = threading.Lock()
         self._last_error = ""
@@ -67,7 +74,8 @@ class StateDir:
 
     def note_change(self) -> None:
         """Have the documents written soon."""
-        self._changed.set()
+        if self._writes:
+            self._changed.set()
 
     async def run(self, documents: Mapping[DocumentKey, bytes]) -> None:
         """Write `documents` after each change, once in ``debounce_s``; the last ones also when cancelled."""
@@ -91,28 +99,10 @@ class StateDir:
             if pending or self._changed.is_set():
                 self._write(_encode(documents))
 
-    def _lock(self) -> int:
-        try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            fd = os.open(self.path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise StateDirError(
-                f"the state directory {self.path} cannot be used: {error.strerror}; "
-                "give --state-dir a directory that this user may write"
-            ) from None
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(fd)
-            raise StateDirError(
-                f"the state directory {self.path} is in use by another running node; "
-                "give each node its own --state-dir"
-            ) from None
-        return fd
-
     def _write(self, pieces: Iterable[bytes]) -> bool:
         """Replace the file; tell whether that went well. A failure is said once, until it changes."""
-        file, temporary = self.path / FILE_NAME, self.path / f"{FILE_NAME}.new"
+        # While workers are replaced two of them may write.
+        file, temporary = self.path / FILE_NAME, self.path / f"{FILE_NAME}.{os.getpid()}.new"
         try:
             with self._write_lock:
                 fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -190,6 +191,11 @@ class SmallServer:
         """Listen; `port` 0 takes a free one, and ``port`` tells which. Raises OSError."""
         self._server = await asyncio.start_server(self._accepted, host, port)
         self.port = self._server.sockets[0].getsockname()[1]
+
+    async def start_on(self, sock: socket.socket) -> None:
+        """Listen on a socket that is there."""
+        self._server = await asyncio.start_server(self._accepted, sock=sock)
+        self.port = sock.getsockname()[1]
 
     async def close(self) -> None:
         """Stop listening and end every connection. Harmless when called twice or before `start`."""

@@ -1,7 +1,8 @@
 """One worker: the place where configuration, listeners and the request path are put together.
 
 It starts the coarse clock, the listeners and the source of documents, serves until it is told to
-stop, and then drains: no new connections, every request in flight finished, idle connections closed.
+stop, and then drains: no new connections, every request in flight finished, idle connections closed. Under a
+supervisor the listening sockets come and go (`accept_from`, `leave`); alone it opens its own (`listen`).
 """
 
 from __future__ import annotations
@@ -12,11 +13,10 @@ import gc
 import logging
 import signal
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from authgate_fast import __version__, is_compiled
-from authgate_fast.limits import DEFAULTS, Limits
 from authgate_fast.lookup.memory_store import MemoryStore
 from authgate_fast.lookup.resolver import Resolver
 from authgate_fast.observe.worker_metrics import worker_metrics
@@ -25,25 +25,28 @@ from authgate_fast.proxy.downstream import Downstream
 from authgate_fast.proxy.pool import Pools
 from authgate_fast.proxy.timeouts import Ticker
 from authgate_fast.proxy.tunnel import Farewell
+from authgate_fast.server.accepting import Acceptor
 from authgate_fast.server.descriptors import fit_open_files
+from authgate_fast.server.listening import Address, ListenError, address_of, open_slots
 from authgate_fast.server.ops import OpsServer
+from authgate_fast.server.options import WorkerOptions
 from authgate_fast.server.report import FailureLog
 
 if TYPE_CHECKING:
+    import socket
+
     from authgate_fast.config.store import Configuration
     from authgate_fast.lookup.store import StateStore
     from authgate_fast.observe.exposition import Family
     from authgate_fast.snapshot import Snapshot
 
+__all__ = ["Address", "ListenError", "Source", "Worker", "WorkerOptions"]
+
 _log = logging.getLogger("authgate")
 
-BACKLOG = 2_048
 DRAIN_IDLE_S = 0.5
 """How long a kept-alive client connection stays open in a drain, for a request that is already on its way."""
-
-
-class ListenError(Exception):
-    """An address cannot be listened on; the text says which, why and what to do."""
+_POLL_S = 0.02
 
 
 class Source(Protocol):
@@ -52,27 +55,6 @@ class Source(Protocol):
     async def run(self) -> None: ...
 
     def status(self) -> dict[str, object]: ...
-
-
-@dataclass(slots=True)
-class Address:
-    """A host and a port to listen on."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-@dataclass(slots=True)
-class WorkerOptions:
-    """How one worker runs. ``ops`` None: no ops listener."""
-
-    listen: Address = field(default_factory=lambda: Address("127.0.0.1", 8080))
-    ops: Address | None = field(default_factory=lambda: Address("127.0.0.1", 9321))
-    limits: Limits = DEFAULTS
-    drain_timeout_s: float = 30.0
 
 
 class Worker:
@@ -101,7 +83,9 @@ class Worker:
         configuration.on_swap.append(self._swap)
         self._ticker = Ticker(context)
         self._ops = OpsServer(self.status, self.is_ready, self.metrics)
-        self._server: asyncio.Server | None = None
+        # A protocol by its methods only.
+        self._acceptor = Acceptor(lambda: Downstream(context))  # type: ignore[arg-type, return-value]
+        self._port = 0
         self._source_task: asyncio.Task[None] | None = None
         self._resolver_task: asyncio.Task[None] | None = None
         self._started_s = time.time()
@@ -111,9 +95,7 @@ class Worker:
     @property
     def port(self) -> int:
         """The port that clients reach, once started."""
-        assert self._server is not None
-        port: int = self._server.sockets[0].getsockname()[1]
-        return port
+        return self._port
 
     @property
     def ops_port(self) -> int:
@@ -133,33 +115,32 @@ class Worker:
             gc.freeze()
 
     async def start(self) -> None:
-        """Listen. Raises ListenError."""
+        """Start everything but the accepting of connections. Raises ListenError."""
         self._ticker.start()
         loop = asyncio.get_running_loop()
-        context = self._context
-        options = self._options
-        if options.ops is not None:
-            try:
-                await self._ops.start(options.ops.host, options.ops.port)
-            except OSError as error:
-                self._ticker.stop()
-                raise _listen_error("--ops", options.ops, error) from error
         try:
-            self._server = await loop.create_server(
-                lambda: Downstream(context),  # type: ignore[arg-type, return-value]  # a protocol by its methods
-                options.listen.host,
-                options.listen.port,
-                backlog=BACKLOG,
-            )
-        except OSError as error:
+            await self._ops.listen(self._options.ops)
+        except ListenError:
             self._ticker.stop()
-            await self._ops.close()
-            raise _listen_error("--listen", options.listen, error) from error
+            raise
         if self._source is not None:
             self._source_task = loop.create_task(self._source.run(), name="source")
             self._source_task.add_done_callback(self._task_ended)
         self._resolver_task = loop.create_task(self._resolver.run(), name="resolver")
         self._resolver_task.add_done_callback(self._task_ended)
+
+    async def listen(self) -> None:
+        """Open the address of the options and accept from it. Raises ListenError."""
+        await self.accept_from(0, open_slots(self._options.listen, 1)[0])
+
+    async def accept_from(self, slot: int, sockets: Sequence[socket.socket]) -> None:
+        """Accept from the sockets of a slot, its own or another's."""
+        self._port = self._port or address_of(sockets[0]).port
+        await self._acceptor.add(slot, sockets)
+
+    async def leave(self, slot: int) -> None:
+        """Accept no more from a slot, which has a worker again; what was accepted stays."""
+        await self._acceptor.remove(slot, is_last=False)
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
@@ -167,22 +148,26 @@ class Worker:
                 "the %s stopped; serving the last good state", task.get_name(), exc_info=task.exception()
             )
 
-    async def drain(self) -> None:
-        """Stop accepting, finish what is in flight within the drain timeout, close everything."""
+    async def drain(self, *, is_last: bool = True, idle_s: float = DRAIN_IDLE_S) -> None:
+        """Stop accepting, finish what is in flight within the drain timeout, close everything.
+
+        `is_last`: nobody else holds the listening sockets, so what waits in their queues is served too. `idle_s`:
+        how long a kept-alive connection may stay without a request.
+        """
         context = self._context
         context.draining = True
-        if self._server is not None:
-            await asyncio.sleep(0)  # connections that the kernel has accepted already are taken over first
-            self._server.close()
-        deadline_s = context.loop.time() + self._options.drain_timeout_s
+        await self._acceptor.remove_all(is_last=is_last)
         begun_s = context.loop.time()
+        deadline_s = begun_s + self._options.drain_timeout_s
         farewell = Farewell(context, begun_s, self._options.drain_timeout_s / 2)
         while (context.connections or context.tunnels) and context.loop.time() < deadline_s:
             farewell.go_on(context.loop.time())
-            if context.loop.time() - begun_s >= DRAIN_IDLE_S:
+            await asyncio.sleep(_POLL_S)
+            if context.loop.time() - begun_s >= idle_s:
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # what has arrived meanwhile is read first, and is served
                 for connection in list(context.connections):
                     connection.close_idle()
-            await asyncio.sleep(0.02)
         if context.connections:
             _log.warning("drain timeout: %d connections are cut", len(context.connections))
             for connection in list(context.connections):
@@ -260,9 +245,5 @@ class Worker:
             refused_documents=len(self._configuration.refused),
         )
 
-
-def _listen_error(option: str, address: Address, error: OSError) -> ListenError:
-    why = error.strerror or str(error)
-    if "address already in use" in str(error).lower():
-        why = "address already in use: another program listens there"
-    return ListenError(f"cannot listen on {address}: {why}. Choose another address with {option} HOST:PORT.")
+    def reopen_logs(self) -> None:
+        """SIGUSR1: log files that were moved away are opened anew. There are none yet."""
