@@ -168,6 +168,7 @@ CHUNKS = [
     _chunks("an extension that never ends", b"2;" + b"a" * 2_000),
     _chunks("a comma behind the size", b"2,a" + _END),
     _chunks("a size line in a bare LF", b"2\nok\r\n0\r\n\r\n"),
+    _chunks("a size of two digits in a bare LF", b"20\nok\r\n0\r\n\r\n"),
     _chunks("a size line in a bare CR", b"2\rok\r\n0\r\n\r\n"),
     _chunks("a size line in CR CR LF", b"2\r\r\nok\r\n0\r\n\r\n"),
     _chunks("data in a bare LF", b"2\r\nok\n0\r\n\r\n"),
