@@ -21,6 +21,8 @@ from authgate_fast.config.file import load_file
 from authgate_fast.config.store import Configuration
 from authgate_fast.decision import Forward
 from authgate_fast.http.request import RequestHead
+from authgate_fast.lookup.memory_store import MemoryStore
+from authgate_fast.lookup.resolver import Resolver
 from authgate_fast.proxy.downstream import Downstream
 from authgate_fast.proxy.exchange import Exchange
 from tests.fuzz import world
@@ -258,9 +260,17 @@ async def here() -> AsyncIterator[Arena]:
             context.report = lambda reason, forward, request_id, what: arena.reports.append(
                 f"{reason.value}: {what}"
             )
+            resolver = Resolver(MemoryStore())
+            context.resolver = resolver
+            resolving = loop.create_task(resolver.run(), name="resolver")
             loop.set_exception_handler(on_exception)
             arena.port, arena.settled, arena.objects = stack.port, settled, objects
-            yield arena
+            try:
+                yield arena
+            finally:
+                resolving.cancel()
+                await asyncio.gather(resolving, return_exceptions=True)
+                await resolver.close()
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ EITHER = "either"
 USUAL = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
 NEVER = frozenset((b"CONNECT", b"TRACE"))
 _usual_path = re.compile(rb"(?:/[A-Za-z0-9_~.=,@:+!$&'()*-]*)+").fullmatch
-_usual_host = re.compile(rb"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*(?::[0-9]{1,4})?").fullmatch
+_usual_host = re.compile(rb"[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*(?::[0-9]{1,4})?").fullmatch
 _LAYERS = 6
 
 
@@ -57,6 +57,7 @@ def expect(message: Message, head_bytes: int) -> Expected:
         or message.odd
         or message.values(b"upgrade")
         or message.values(b"expect")
+        or found.why == "an endpoint of the gateway's own"
         or not message.target.startswith((b"/", b"http://" + host + b"/"))
     ):
         found.is_unusual = True
@@ -101,6 +102,8 @@ def _decide(message: Message, head_bytes: int) -> Expected:
     if clean == REFUSE or b"#" in query:
         return _refuse("path")
     door = _door(host)
+    if is_own_endpoint(door, path):
+        return _refuse("an endpoint of the gateway's own")
     way = _way(door, message.method, path)
     if way is None:
         return _refuse("no route for it")
@@ -116,6 +119,11 @@ def _decide(message: Message, head_bytes: int) -> Expected:
     found.target = (BASES[way.service] + _target(way, path) or b"/") + mark + query
     found.authority = host if way.service in KEEPS_HOST else b""
     return found
+
+
+def is_own_endpoint(door: Door, path: bytes) -> bool:
+    """Tell whether a gateway answers a path by itself."""
+    return door.auth == "JWT" and [unquote_to_bytes(part) for part in path.split(b"/")[1:]][:1] == [b"auth"]
 
 
 def _judge_path(path: bytes) -> str:

@@ -9,13 +9,14 @@ from tests.fuzz.world import KEY, PARTNER_KEY
 
 CRLF = b"\r\n"
 PATHS = (
+    b"/auth/refresh", b"/auth/login", b"/auth/jwks", b"/auth/logout", b"/auth/none", b"/auth",
     b"/p/a", b"/p/a", b"/p", b"/p/", b"/p/a/b/c", b"/p/%61%62", b"/p/caf%C3%A9", b"/s/a", b"/s/a", b"/s/x/y", b"/s", b"/items/7",
     b"/items/special", b"/items/", b"/items/7/8", b"/same", b"/same", b"/small", b"/", b"/other/one", b"/P/a", b"/p/a.b~c", b"/p/a,b=c@d",
     b"/s/x;y", b"/items/%73pecial",
 )  # fmt: skip
 QUERIES = (b"", b"", b"", b"", b"?", b"?a=b", b"?a=b&c=%20d", b"?u=http://x/../y", b"??")
 HOSTS = (b"shop.test", b"shop.test", b"shop.test", b"shop.test", b"partner.test", b"partner.test", b"shop.test:80", b"SHOP.test",
-         b"a.shop.test", b"other.test", b"127.0.0.1", b"shop.test.")  # fmt: skip
+         b"a.shop.test", b"other.test", b"members.test", b"members.test", b"127.0.0.1", b"shop.test.")  # fmt: skip
 METHODS = (
     b"GET",
     b"GET",
@@ -33,7 +34,7 @@ METHODS = (
 PLAIN_FIELDS = (
     b"User-Agent: fuzz/1", b"Accept: */*", b"accept:text/html", b"Cookie: a=b; c=d", b"Cookie: AUTHGATE_BFF_SESSION=x; k=v",
     b"Authorization: Bearer abc.def.ghi", b"Authorization: Basic dTpw", b"X-A: 1", b"X-A:\t2 ", b"X-Empty:", b"X-High: caf\xe9", b"Range: bytes=0-1",
-    b"Content-Type: text/plain", b"Accept-Encoding: gzip, deflate", b"Via: 1.0 other", b"Referer: http://x/y", b"If-None-Match: \"q\"",
+    b"Content-Type: text/plain", b"Content-Type: application/json", b"Content-Type: application/json", b"Accept-Encoding: gzip, deflate", b"Via: 1.0 other", b"Referer: http://x/y", b"If-None-Match: \"q\"",
     b"X-Long: " + b"y" * 150, b"X-Request-ID: mine-1", b"X-Request-Id: not sane", b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
 )  # fmt: skip
 CLAIMS = (
@@ -148,7 +149,9 @@ def content(rng: Random) -> bytes:
     kind = rng.random()
     if kind < 0.25:
         return INNER[:size] if kind < 0.1 else INNER
-    if kind < 0.4:
+    if kind < 0.3:
+        return b'{"refresh_token": "x"}'
+    if kind < 0.45:
         return rng.randbytes(size)
     return (b"0123456789\r\n" * 30)[:size]
 

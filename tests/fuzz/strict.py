@@ -206,6 +206,8 @@ def _read_fields(message: Message, lines: list[bytes]) -> bool:
             message.fail("field line")
             return False
         message.fields.append((match[1].lower(), match[2]))
+        if match[1].lower() == b"transfer-encoding" and line.endswith((b" ", b"\t")):
+            message.odd = "white space behind a transfer coding"
     return True
 
 

@@ -46,6 +46,7 @@ class Door:
     key: bytes
     consumer: bytes
     ways: tuple[Way, ...]
+    auth: str = "API_KEY"
 
 
 ANY = b"ANY"
@@ -77,6 +78,19 @@ FRIENDS = Door(
         Way("closed", ANY, (b"s", b"**"), (b"s", b"**"), "kept", secure=True),
     ),
 )
+MEMBERS = Door(
+    b"members",
+    (b"members.test",),
+    b"authorization",
+    b"",
+    b"",
+    (
+        Way("open", ANY, (b"p", b"**"), (b"**",), "one"),
+        Way("closed", ANY, (b"s", b"**"), (b"s", b"**"), "one", secure=True),
+    ),
+    "JWT",
+)
+"""Nobody has a token of it; but it has endpoints of its own, which read bodies: /auth/login and so on."""
 OTHERS = Door(
     b"others",
     (b"*",),
@@ -85,7 +99,7 @@ OTHERS = Door(
     b"",
     (Way("open", b"GET", (b"p", b"**"), (b"**",), "one"),),
 )
-DOORS = (SHOP, FRIENDS, OTHERS)
+DOORS = (SHOP, FRIENDS, MEMBERS, OTHERS)
 BASES = {"one": b"", "two": b"/base", "kept": b""}
 KEEPS_HOST = frozenset({"kept"})
 
@@ -97,7 +111,8 @@ def config_text(ports: dict[str, int]) -> str:
         hosts = ", ".join(f'"{host.decode()}"' for host in door.hosts)
         lines += [f"  {door.name.decode()}:", f"    hosts: [{hosts}]"]
         header = "-".join(part.capitalize() for part in door.credential.decode().split("-"))
-        lines += [f"    auth: {{type: API_KEY, header: {header}}}", "    services:"]
+        auth = "{type: JWT}" if door.auth == "JWT" else f"{{type: API_KEY, header: {header}}}"
+        lines += [f"    auth: {auth}", "    services:"]
         for service in sorted({way.service for way in door.ways}):
             base = BASES[service].decode()
             more = ", preserve_host: true" if service in KEEPS_HOST else ""

@@ -22,6 +22,17 @@ def _get(
     return b"GET %b %b\r\n%b%b\r\n" % (path, version, host, fields)
 
 
+_MEMBERS = b"Host: members.test\r\n"
+
+
+def _own(fields: bytes, body: bytes) -> bytes:
+    return (
+        b"POST /auth/refresh HTTP/1.1\r\n%bContent-Type: application/json\r\n%b\r\n%b"
+        % (_MEMBERS, fields, body)
+        + NEXT
+    )
+
+
 _CHUNKED = b"Transfer-Encoding: chunked\r\n"
 CASES: dict[str, bytes] = {
     # two framings
@@ -153,7 +164,19 @@ CASES: dict[str, bytes] = {
     "pipeline": _get() + _post(b"Content-Length: 5\r\n", b"hello") + _post(_CHUNKED, b"5\r\nhello\r\n0\r\n\r\n") + NEXT,
     "behind-a-close": _get(fields=b"Connection: close\r\n") + INNER,
     "behind-a-fault": b"\x00" + INNER,
+    # endpoints of the gateway's own read bodies too
+    "own-endpoint-length": _own(b"Content-Length: 22\r\n", b'{"refresh_token": "x"}'),
+    "own-endpoint-chunks": _own(_CHUNKED, b'16\r\n{"refresh_token": "x"}\r\n0\r\n\r\n'),
+    "own-endpoint-request-in-body": _own(b"Content-Length: %d\r\n" % len(INNER), INNER),
+    "own-endpoint-chunk-end": _own(_CHUNKED, b"5\r\nhelloXX0\r\n\r\n" + INNER),
+    "own-endpoint-both-framings": _own(_CHUNKED + b"Content-Length: 5\r\n", b"0\r\n\r\n" + INNER),
+    "own-endpoint-get-with-body": b"GET /auth/jwks HTTP/1.1\r\n" + _MEMBERS + b"Content-Length: %d\r\n\r\n" % len(INNER) + INNER + NEXT,
+    "own-endpoint-expect": _own(b"Content-Length: 5\r\nExpect: 100-continue\r\n", b"hello"),
+    "own-endpoint-unfinished": _own(b"Content-Length: 99\r\n", b"hello"),
     # what the fuzzer found
     "head-of-unknown-method-cut": b"OPTIONBS * HTTP/1.1\r\nHost: shop./est\r\nX-API-KEY:agk_right\r\r\n\r\n",
+    "te-tab-behind": b"POST /p/a HTTP/1.1\r\nHost:shop.test\r\nTransfer-Encoding:chunked\t\r\n\r\n0\r\n\r\n" + NEXT,
+    "too-large-or-broken": _post(_CHUNKED, b"e;x\r\nGET /s/inner H\r\n1\r\nT\r\n3\r\nunke", path=b"/small"),
+    "head-unfinished": b"HEAD \n",
     "head-method-malformed": b"HEAD /p/a HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 5\x00\r\n\r\n",
 }  # fmt: skip
