@@ -69,6 +69,12 @@ class Gateway:
     def log(self) -> str:
         return "".join(self.lines)
 
+    @property
+    def worker_pid(self) -> int:
+        """The process that serves; the one that was started is its supervisor."""
+        (pid,) = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return int(pid)
+
     def wait_listening(self) -> None:
         until(lambda: bool(_LISTENS.search(self.log)) or self.process.poll() is not None, "listening")
         match = _LISTENS.search(self.log)
@@ -102,7 +108,9 @@ class Gateway:
 
 @contextmanager
 def running(*arguments: str) -> Iterator[Gateway]:
-    """Run `authgate run` on a free port until the block ends."""
+    """Run `authgate run` on a free port until the block ends; one worker, unless the arguments say otherwise."""
+    if "--workers" not in arguments:
+        arguments = ("--workers", "1", "--spare", "off", *arguments)
     process = subprocess.Popen(
         [sys.executable, "-m", "authgate_fast.cli", "run", "--listen", "127.0.0.1:0", *arguments],
         stderr=subprocess.PIPE,

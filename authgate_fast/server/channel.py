@@ -23,7 +23,8 @@ PROTOCOL = 1
 MAX_MESSAGE_BYTES = 67_108_864
 """A report with the metrics of very many routes; beyond it the peer is broken."""
 _READ_BYTES = 262_144
-_MAX_FDS = 64
+_FD_BYTES = array.array("i").itemsize
+_RIGHTS_BYTES = socket.CMSG_SPACE(64 * _FD_BYTES)
 
 
 class Channel:
@@ -99,12 +100,15 @@ class Channel:
     def _read_once(self, *, again: bool = True) -> bool:
         """Read and deliver; False: there is no more, for ever (with `again` False: or for now)."""
         try:
-            data, fds, _, _ = socket.recv_fds(self._sock, _READ_BYTES, _MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+            # Not `socket.recv_fds`: that of Python 3.11 forgets its flags.
+            data, rights, _, _ = self._sock.recvmsg(_READ_BYTES, _RIGHTS_BYTES, socket.MSG_CMSG_CLOEXEC)
         except (BlockingIOError, InterruptedError):
             return again
         except OSError:
             return False
-        self._fds += fds
+        for level, kind, packed in rights:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                self._fds += array.array("i", packed[: len(packed) - len(packed) % _FD_BYTES])
         if not data:
             return False
         self._incoming += data

@@ -129,6 +129,7 @@ def _take_fd(fd: int, name: str) -> socket.socket:
     except OSError as error:
         raise ListenError(f"{what} cannot be used: {error.strerror or error}") from error
     if not listens or one.family not in {socket.AF_INET, socket.AF_INET6}:
+        one.close()
         raise ListenError(f"{what} is no TCP socket that listens; the unit needs ListenStream=ADDRESS:PORT")
     one.setblocking(False)
     one.set_inheritable(False)

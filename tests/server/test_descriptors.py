@@ -66,11 +66,11 @@ def test_the_connections_that_are_left_leave_room_for_as_many_to_backends(
 
 
 def open_files(gateway: Gateway) -> int:
-    return len(os.listdir(f"/proc/{gateway.process.pid}/fd"))
+    return len(os.listdir(f"/proc/{gateway.worker_pid}/fd"))
 
 
 def cpu_s(gateway: Gateway) -> float:
-    fields = Path(f"/proc/{gateway.process.pid}/stat").read_text().rpartition(")")[2].split()
+    fields = Path(f"/proc/{gateway.worker_pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
@@ -83,7 +83,7 @@ def _run_out(config: Path) -> None:
     with running("--config", str(config), "--ops", "127.0.0.1:0") as gateway:
         assert gateway.get("/open/a")[0] == 200
         at_rest = open_files(gateway)
-        resource.prlimit(gateway.process.pid, resource.RLIMIT_NOFILE, (at_rest + 30, 20_000))
+        resource.prlimit(gateway.worker_pid, resource.RLIMIT_NOFILE, (at_rest + 30, 20_000))
         clients = [socket.create_connection(("127.0.0.1", gateway.port), BOUND_S) for _ in range(100)]
         until(lambda: open_files(gateway) >= at_rest + 30, "no descriptor left")
         # One that was let in asks for a backend, and there is an idle connection to it.
