@@ -318,6 +318,23 @@ def _admit(
     return _forward(head, gateway, route, path, tail, client, request_id, presented, identity)
 
 
+def still_admitted(forward: Forward, identity: Identity, snapshot: Snapshot, now: float) -> bool:
+    """Tell whether the caller of what is still under way would be let in again (DESIGN section 7).
+
+    A document that was read anew makes another identity: what counts is what it allows. The route is judged as it was.
+    """
+    gateway = snapshot.gateways.get(forward.gateway.name)
+    if gateway is None:
+        return False
+    authenticator = gateway.authenticator
+    if authenticator is not forward.gateway.authenticator and not identity.consumer:
+        return False  # the gateway has another provider or client now
+    current = authenticator.current(identity, now)
+    if current is None or current is identity:
+        return current is not None
+    return not forward.route.restricted or _forbidden(current, forward.route) is None
+
+
 def _forbidden(identity: Identity, route: Route) -> str | None:
     """Return why a known caller may not use the route, or None; it names what the route asks for."""
     if route.consumers and identity.consumer not in route.consumers:

@@ -125,7 +125,8 @@ class Identity:
     ``consumer`` is empty for a user of an identity provider. ``identity_lines`` are the complete field lines
     for the backend (X-Consumer-Id and so on), ``token_line`` the Authorization line that goes on where the
     route's service takes tokens, or b"". ``expires_at`` is in seconds since the epoch, infinity for never.
-    ``session`` is the browser session that this identity lives and ends with, if there is one.
+    ``session`` is the browser session that this identity lives and ends with, if there is one. ``name`` is where
+    `Consumers` holds what it came from, a key's digest or a username; ``secret`` is the PHC string of its password.
     """
 
     __slots__ = (
@@ -133,8 +134,10 @@ class Identity:
         "credential_id",
         "expires_at",
         "identity_lines",
+        "name",
         "roles",
         "scopes",
+        "secret",
         "session",
         "token_line",
     )
@@ -150,6 +153,8 @@ class Identity:
         scopes: frozenset[str] = NO_SCOPES,
         token_line: bytes = b"",
         session: Session | None = None,
+        name: bytes = b"",
+        secret: str = "",
     ) -> None:
         self.consumer = consumer
         self.credential_id = credential_id
@@ -159,6 +164,8 @@ class Identity:
         self.identity_lines = identity_lines
         self.token_line = token_line
         self.session = session
+        self.name = name
+        self.secret = secret
 
 
 class User:

@@ -36,6 +36,9 @@ class Scripted:
         self.asked.append(presented)
         return self.answer
 
+    def current(self, identity: Identity, now: float) -> Identity | None:
+        return identity
+
     def kept_lines(self, presented: Presented) -> bytes:
         return b"".join(b"Cookie: kept\r\n" for name, _ in presented if name == b"cookie")
 

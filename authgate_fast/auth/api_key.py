@@ -66,6 +66,13 @@ class ApiKeyAuthenticator:
             return self._invalid
         return identity
 
+    def current(self, identity: Identity, now: float) -> Identity | None:
+        """Look the key up again: it may be gone, expired, or another consumer's."""
+        current = self._keys.get(identity.name)
+        if current is None or current.consumer != identity.consumer or current.expires_at <= now:
+            return None
+        return current
+
     def kept_lines(self, presented: Presented) -> bytes:
         """Keep nothing: the key is for the gateway."""
         return b""

@@ -136,6 +136,15 @@ class BasicAuthenticator:
             account=account,
         )
 
+    def current(self, identity: Identity, now: float) -> Identity | None:
+        """Find the password that was good among those of the user as it is now."""
+        user = self.consumers.users.get(identity.name)
+        if user is not None and user.consumer == identity.consumer:
+            for secret, current in user.passwords:
+                if secret == identity.secret and current.expires_at > now:
+                    return current
+        return None
+
     def kept_lines(self, presented: Presented) -> bytes:
         """Keep nothing: the password is for the gateway."""
         return b""

@@ -160,6 +160,10 @@ class BffAuthenticator:
             return self._refuse(head, self._ended)
         return SessionLookup(cookie, digest, head, is_guess=session is None)
 
+    def current(self, identity: Identity, now: float) -> Identity | None:
+        """Return the session's identity, which a renewed token may have changed."""
+        return None if identity.session is None else identity.session.identity
+
     def kept_lines(self, presented: Presented) -> bytes:
         """Keep the other cookies; the client's own Authorization never reaches a backend of this gateway."""
         return kept_cookie_lines(presented)

@@ -90,6 +90,14 @@ class Authenticator(Protocol):
         """
         ...
 
+    def current(self, identity: Identity, now: float) -> Identity | None:
+        """Return who a caller is now that this gateway let in as `identity` before; None: its access has ended.
+
+        For what takes long: a tunnel, a stream. Memory alone answers. What ends a browser session is not asked here,
+        and a token that was good at the beginning may run out.
+        """
+        ...
+
     def kept_lines(self, presented: Presented) -> bytes:
         """Return what of the credential fields goes on to a backend, as field lines."""
         ...

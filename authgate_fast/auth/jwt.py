@@ -156,7 +156,7 @@ class JwtAuthenticator:
         jti = claims["jti"]
         ends_at = min(expires_at(claims), user.expires_at)
         lines = user.lines + b"X-Credential-Id: %b\r\n" % jti.encode("ascii")
-        identity = Identity(user.consumer, jti, user.roles, ends_at, lines)
+        identity = Identity(user.consumer, jti, user.roles, ends_at, lines, name=user.username)
         remembered = self._remembered
         if len(remembered) >= MAX_REMEMBERED:
             del remembered[next(iter(remembered))]
@@ -229,6 +229,22 @@ class JwtAuthenticator:
             why=why,
             is_failure=True,
             account=account,
+        )
+
+    def current(self, identity: Identity, now: float) -> Identity | None:
+        """Find the consumer as it is now. A token may run out meanwhile: it was good when it was shown."""
+        user = self.consumers.users.get(identity.name)
+        if user is None or user.consumer != identity.consumer or user.expires_at <= now:
+            return None
+        if user.roles == identity.roles:
+            return identity
+        return Identity(
+            user.consumer,
+            identity.credential_id,
+            user.roles,
+            identity.expires_at,
+            identity.identity_lines,
+            name=user.username,
         )
 
     def kept_lines(self, presented: Presented) -> bytes:

@@ -168,6 +168,10 @@ class OAuth2Authenticator:
             return self._refusal("the token names a key that the provider does not publish")
         return found
 
+    def current(self, identity: Identity, now: float) -> Identity | None:
+        """Only the provider could say more. A token may run out meanwhile: it was good when it was shown."""
+        return None if identity.consumer else identity
+
     def kept_lines(self, presented: Presented) -> bytes:
         """Keep nothing: a token that goes on is the identity's ``token_line``."""
         return b""

@@ -162,18 +162,21 @@ def compile_consumer(
         # In the order of the document, each role once.
         lines += f"X-Consumer-Roles: {','.join(dict.fromkeys(document.roles))}\r\n"
 
-    def identity(credential_id: str, ends_at: float) -> Identity:
+    def identity(credential_id: str, ends_at: float, name: bytes, secret: str = "") -> Identity:
         own_lines = f"{lines}X-Credential-Id: {credential_id}\r\n".encode("ascii")
-        return Identity(consumer, credential_id, roles, ends_at, own_lines)
+        return Identity(consumer, credential_id, roles, ends_at, own_lines, name=name, secret=secret)
 
-    keys = [(digest, identity(key_id, ends_at)) for key_id, digest, ends_at in document.all_keys()]
+    keys = [(digest, identity(key_id, ends_at, digest)) for key_id, digest, ends_at in document.all_keys()]
     passwords = document.all_passwords()
     if not passwords:
         return keys, None
+    username = document.login_name(consumer)
     return keys, User(
         consumer,
-        document.login_name(consumer),
-        tuple((text, identity(password_id, ends_at)) for password_id, text, ends_at in passwords),
+        username,
+        tuple(
+            (text, identity(password_id, ends_at, username, text)) for password_id, text, ends_at in passwords
+        ),
         roles,
         seconds_of(document.expires_at),
         lines.encode("ascii"),

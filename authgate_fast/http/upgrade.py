@@ -61,6 +61,8 @@ def switch_problem(protocol: bytes, response: ResponseHead) -> str:
     """Return why a 101 does not switch to the `protocol` that was asked for, or ""."""
     if not protocol:
         return "a 101 response that nobody asked for"
+    if response.minor == 0:
+        return "a 101 response of HTTP/1.0, which has no upgrade"
     if not response.may_upgrade or response.upgrade is None:
         return "a 101 response without `Connection: upgrade` and one Upgrade field"
     if lower(response.upgrade) != lower(protocol):

@@ -15,6 +15,7 @@ from authgate_fast.http.problem import CONTINUE, STATUS_STARTS
 from authgate_fast.http.request import IDEMPOTENT
 from authgate_fast.http.response import OWN_COOKIES, says_who_may_cache, without_own_cookies
 from authgate_fast.http.upgrade import switch_problem
+from authgate_fast.proxy.access import lost_access
 from authgate_fast.proxy.own_answers import exchange_refused
 from authgate_fast.proxy.retry import ANSWERED, CONNECTING, SENT, may_retry
 from authgate_fast.proxy.tunnel import may_open, open_tunnel
@@ -290,9 +291,8 @@ class Exchange:
         else:
             self.downstream.cut()
 
-    def _session_ended(self) -> None:
-        """Stop a response that has outlived the browser session it was given to; the backend is not to blame."""
-        what = "the browser session ended before the response did"
+    def _access_ended(self, what: str) -> None:
+        """Stop a response that has outlived the access it was given to; the backend is not to blame."""
         if not self.response_begun:
             self.refuse(Reason.CREDENTIALS_INVALID, what)
             return
@@ -319,10 +319,9 @@ class Exchange:
 
     def check_time(self, now_s: float) -> None:
         """Called about once a second while this exchange is under way."""
-        identity = self.forward.identity
-        session = identity.session if identity is not None else None
-        if session is not None and self.context.resolver.has_ended(session):
-            self._session_ended()
+        lost = lost_access(self.context, self.forward)
+        if lost:
+            self._access_ended(f"{lost} before the response did")
             return
         upstream = self.upstream
         if upstream is None:

@@ -13,10 +13,12 @@ from random import random, shuffle
 from socket import IPPROTO_TCP, SO_KEEPALIVE, SOL_SOCKET, TCP_KEEPCNT, TCP_KEEPIDLE, TCP_KEEPINTVL
 from typing import TYPE_CHECKING, Final
 
+from authgate_fast.errors import Reason
 from authgate_fast.http.problem import STATUS_STARTS
 from authgate_fast.http.response import OWN_COOKIES, without_own_cookies
 from authgate_fast.http.upgrade import WEBSOCKET, upgrade_lines
-from authgate_fast.http.websocket import GOING_AWAY, FrameTracker, close_frame
+from authgate_fast.http.websocket import GOING_AWAY, POLICY_VIOLATION, FrameTracker, close_frame
+from authgate_fast.proxy.access import lost_access
 from authgate_fast.proxy.phases import TUNNEL
 
 if TYPE_CHECKING:
@@ -220,8 +222,8 @@ class TunnelSide:
         return now_s - self.unsent_since_s > self.tunnel.context.limits.send_timeout_s
 
     def is_reset(self) -> bool:
-        """Ask the kernel for a reset: nobody tells us of one while reading is paused."""
-        if self.closed or not self.read_paused:
+        """Ask the kernel for a reset: nobody tells us of one while reading is paused, or over."""
+        if self.finished or not (self.read_paused or self.eof):
             return False
         poll = select.poll()
         poll.register(self.transport.get_extra_info("socket").fileno(), 0)
@@ -304,9 +306,13 @@ class Tunnel:
         if client.is_stuck(now_s) or backend.is_stuck(now_s):
             self._overdue("send_timeout_s")
             return
-        if client.is_reset() or backend.is_reset():
-            self.abort()
-            return
+        for side in (client, backend):
+            if side.is_reset():
+                if side.eof:
+                    side.abort()  # the other still gets all that it had sent
+                else:
+                    self.abort()
+                return
         silent_s = now_s - self.since_s
         if client.eof or backend.eof or client.closed or backend.closed:
             if silent_s > limits.tunnel_half_closed_timeout_s:
@@ -314,6 +320,12 @@ class Tunnel:
         elif silent_s > self.forward.route.settings.tunnel_idle_timeout_s:
             self.context.counters.hit("tunnel_idle_timeout_s")
             self.say_goodbye(GOING_AWAY)
+        elif self.forward.identity is not None:
+            lost = lost_access(self.context, self.forward)
+            if lost:
+                what = f"{lost} before the tunnel did"
+                self.context.report(Reason.CREDENTIALS_INVALID, self.forward, self.forward.request_id, what)
+                self.say_goodbye(POLICY_VIOLATION)
 
     def _overdue(self, limit: str) -> None:
         self.context.counters.hit(limit)

@@ -39,7 +39,10 @@ def user(
         password_id = f"p{index}" if index else "default"
         end = min(ends[index] if index < len(ends) else expires_at, expires_at)
         own = f"{lines}X-Credential-Id: {password_id}\r\n".encode()
-        passwords.append((phc, Identity(consumer, password_id, frozenset(roles), end, own)))
+        name = (username or consumer).encode()
+        passwords.append(
+            (phc, Identity(consumer, password_id, frozenset(roles), end, own, name=name, secret=phc))
+        )
     return User(
         consumer,
         (username or consumer).encode(),

@@ -72,7 +72,9 @@ def make_snapshot(
             upgrades=upgrades,
         )
         items.append((public, route))
-    credential = Identity("app", "default", frozenset(), float("inf"), b"X-Consumer-Id: app\r\n")
+    credential = Identity(
+        "app", "default", frozenset(), float("inf"), b"X-Consumer-Id: app\r\n", name=key_digest
+    )
     consumers = Consumers({key_digest: credential})
     gateway = Gateway(
         "gw",

@@ -35,6 +35,9 @@ class AlwaysLooksUp:
     ) -> Identity | Denial | Lookup:
         return Lookup()
 
+    def current(self, identity: Identity, now: float) -> Identity | None:
+        return identity
+
     def kept_lines(self, presented: Presented) -> bytes:
         return b""
 
