@@ -256,3 +256,50 @@ def test_a_document_never_changes() -> None:
     route = _load(RouteDocument, ROUTE)
     with pytest.raises(ValidationError):
         route.security = "PUBLIC"
+
+
+@pytest.mark.parametrize(
+    ("upgrades", "kept"),
+    [
+        (None, ("websocket",)),
+        ([], ()),
+        (["websocket"], ("websocket",)),
+        (["websocket", "my-proto", "my-proto/2.1"], ("websocket", "my-proto", "my-proto/2.1")),
+    ],
+)
+def test_a_route_lists_the_protocols_it_may_switch_to(
+    upgrades: list[str] | None, kept: tuple[str, ...]
+) -> None:
+    document = ROUTE if upgrades is None else ROUTE | {"upgrades": upgrades}
+    assert _load(RouteDocument, document).upgrades == kept
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("h2c", "another version of HTTP"),
+        ("h2", "another version of HTTP"),
+        ("http", "another version of HTTP"),
+        ("http/2.0", "another version of HTTP"),
+        ("http/1.1", "another version of HTTP"),
+        ("h3", "another version of HTTP"),
+        ("tls", "TLS begins with the connection"),
+        ("tls/1.3", "TLS begins with the connection"),
+        ("websocket/13", "without a version"),
+        ("WebSocket", "pattern"),
+        ("H2C", "pattern"),
+        ("", "pattern"),
+        ("a b", "pattern"),
+        ("a,b", "pattern"),
+        ("a/b/c", "pattern"),
+        ("a/", "pattern"),
+        ("/1", "pattern"),
+        ("a\n", "pattern"),
+        ("grü", "pattern"),
+        ("x" * 65, "pattern"),
+    ],
+)
+def test_no_route_switches_to_http_or_tls_or_what_is_no_token(name: str, why: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        _load(RouteDocument, ROUTE | {"upgrades": ["websocket", name]})
+    assert why in str(caught.value)

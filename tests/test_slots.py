@@ -18,12 +18,14 @@ from authgate_fast.decision import Allowed, Client, Forward, Local, Pending, Ref
 from authgate_fast.http.chunked import ChunkedDecoder
 from authgate_fast.http.request import RequestHead
 from authgate_fast.http.response import ResponseHead
+from authgate_fast.http.websocket import FrameTracker
 from authgate_fast.limits import Limits
 from authgate_fast.proxy.context import Context, Counters
 from authgate_fast.proxy.downstream import Downstream
 from authgate_fast.proxy.exchange import Exchange
 from authgate_fast.proxy.heads import RequestReader, ResponseReader, _RequestSink, _ResponseSink
 from authgate_fast.proxy.pool import Pool
+from authgate_fast.proxy.tunnel import Farewell, Tunnel, TunnelSide
 from authgate_fast.proxy.upstream import Upstream
 from authgate_fast.proxy.waiting import LocalExchange, Waiting
 from authgate_fast.routing.path_policy import PathPolicy
@@ -87,6 +89,10 @@ HOT: list[type] = [
     TimeoutSettings,
     TokenCache,
     Trie,
+    Tunnel,
+    TunnelSide,
+    FrameTracker,
+    Farewell,
     Upstream,
     _RequestSink,
     _ResponseSink,

@@ -233,7 +233,7 @@ class JwtAuthenticator:
 
     def current(self, identity: Identity, now: float) -> Identity | None:
         """Find the consumer as it is now. A token may run out meanwhile: it was good when it was shown."""
-        user = self.consumers.users.get(identity.name)
+        user = None if identity.secret else self.consumers.users.get(identity.name)
         if user is None or user.consumer != identity.consumer or user.expires_at <= now:
             return None
         if user.roles == identity.roles:

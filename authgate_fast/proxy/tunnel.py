@@ -9,8 +9,11 @@ frame between two frames (RFC 6455 section 5.5.1), and cuts what is left after `
 from __future__ import annotations
 
 import select
+from fcntl import ioctl
 from random import random, shuffle
 from socket import IPPROTO_TCP, SO_KEEPALIVE, SOL_SOCKET, TCP_KEEPCNT, TCP_KEEPIDLE, TCP_KEEPINTVL
+from sys import byteorder
+from termios import TIOCOUTQ
 from typing import TYPE_CHECKING, Final
 
 from authgate_fast.errors import Reason
@@ -213,6 +216,10 @@ class TunnelSide:
         if self.closed:
             return False
         unsent = self.transport.get_write_buffer_size()
+        if unsent:
+            # The kernel takes more from us in large steps only: a slow reader shows in what it has not delivered.
+            descriptor = self.transport.get_extra_info("socket").fileno()
+            unsent += int.from_bytes(ioctl(descriptor, TIOCOUTQ, bytes(4)), byteorder)
         if not unsent or unsent != self.unsent:
             if unsent < self.unsent:
                 self.tunnel.since_s = now_s

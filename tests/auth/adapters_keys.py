@@ -24,6 +24,9 @@ class ApiKeyAdapter(Adapter):
             }
         )
 
+        for digest, identity in self.consumers.keys.items():
+            identity.name = digest
+
     def authenticator(self) -> Authenticator:
         return self._authenticator
 

@@ -15,8 +15,9 @@ from authgate_fast.auth.interface import Denial, Lookup
 from authgate_fast.decision import Client, Forward, Redirect, Refusal
 from authgate_fast.errors import Reason
 from authgate_fast.http.request import RequestHead
+from authgate_fast.plan import still_admitted
 from tests.auth.kit import NOW, PEER, PUBLIC, SECURE, TOKENS, Adapter, World, shown
-from tests.plan_world import Fields
+from tests.plan_world import Fields, changed
 
 FORGED: Fields = [
     (b"X-Consumer-Id", b"forged"),
@@ -199,6 +200,30 @@ def test_access_that_is_taken_away_ends_although_memory_knows_the_credential(wor
     world.admitted(world.adapter.good())
     if world.adapter.end_access():
         assert world.refused(world.adapter.good()).reason is world.adapter.invalid
+
+
+def test_who_was_let_in_may_stay_until_its_access_is_taken_away(world: World) -> None:
+    forward = world.admitted(world.adapter.good())
+    identity = forward.identity
+    assert identity is not None
+    assert still_admitted(forward, identity, world.snapshot, NOW)
+    assert still_admitted(forward, identity, world.snapshot, NOW + 1_000_000)
+    if (
+        identity.session is None and world.adapter.end_access()
+    ):  # the end of a session is its resolver's to tell
+        assert identity.consumer == "" or not still_admitted(forward, identity, world.snapshot, NOW)
+    del world.snapshot.gateways[forward.gateway.name]
+    assert not still_admitted(forward, identity, world.snapshot, NOW)
+
+
+def test_nobody_stays_whom_another_type_let_in(world: World) -> None:
+    forward = world.admitted(world.adapter.good())
+    assert forward.identity is not None
+    for kind in adapters():
+        other = kind().authenticator()
+        if type(other) is not type(world.authenticator):
+            world.snapshot.gateways[forward.gateway.name] = changed(forward.gateway, authenticator=other)
+            assert not still_admitted(forward, forward.identity, world.snapshot, NOW), kind.name
 
 
 def test_a_credential_counts_at_its_own_gateway_only(adapter: Adapter) -> None:
