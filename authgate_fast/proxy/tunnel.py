@@ -219,7 +219,8 @@ class TunnelSide:
         if unsent:
             # The kernel takes more from us in large steps only: a slow reader shows in what it has not delivered.
             descriptor = self.transport.get_extra_info("socket").fileno()
-            unsent += int.from_bytes(ioctl(descriptor, TIOCOUTQ, bytes(4)), byteorder)
+            if descriptor >= 0:
+                unsent += int.from_bytes(ioctl(descriptor, TIOCOUTQ, bytes(4)), byteorder)
         if not unsent or unsent != self.unsent:
             if unsent < self.unsent:
                 self.tunnel.since_s = now_s
@@ -232,8 +233,11 @@ class TunnelSide:
         """Ask the kernel for a reset: nobody tells us of one while reading is paused, or over."""
         if self.finished or not (self.read_paused or self.eof):
             return False
+        descriptor = self.transport.get_extra_info("socket").fileno()
+        if descriptor < 0:
+            return False  # it is on its way out already
         poll = select.poll()
-        poll.register(self.transport.get_extra_info("socket").fileno(), 0)
+        poll.register(descriptor, 0)
         return bool(poll.poll(0))
 
 

@@ -90,6 +90,7 @@ async def running(
         options = WorkerOptions(Address("127.0.0.1", 0), None, limits, drain_timeout_s)
         worker = Worker(configuration, None, options)
         await worker.start()
+        await worker.listen()
         try:
             yield Running(configuration, worker, ended)
         finally:
