@@ -30,8 +30,14 @@ class Limits:
     """A kept-alive client connection between two requests; nginx's value."""
     body_timeout_s: float = 30.0
     """A request body without a byte of progress. 408."""
+    min_body_rate_bytes_s: float = 240.0
+    """What a body must bring per second, averaged since its start, while the backend takes it; Kestrel's value. 408."""
+    rate_grace_s: float = 10.0
+    """For how long a body may be slower than that at first; twice Kestrel's."""
     send_timeout_s: float = 60.0
     """A client that reads nothing of a response that waits for it; nginx's value."""
+    min_send_rate_bytes_s: float = 240.0
+    """What a client must take per second of what waits for it, averaged over ``send_timeout_s``; Kestrel's value."""
     connect_timeout_s: float = 5.0
     """Name look-up, connect and TLS handshake with a backend together. 504."""
     first_byte_timeout_s: float = 60.0
@@ -58,6 +64,8 @@ class Limits:
     """Requests on one client connection, the last answered with `Connection: close`; spreads clients anew."""
     max_tunnels: int = 8_192
     """Tunnels per worker, half of ``max_connections``, so that requests have room too; 503 ``overloaded`` beyond."""
+    max_buffered_bytes: int = 268_435_456
+    """Held per worker for all clients together; over it, who holds the most for the longest is cut (or gets 503)."""
     max_replay_bytes: int = 65_536
     """How much of a sent request is kept for one retry on a fresh connection."""
     max_interim_responses: int = 16
@@ -114,7 +122,9 @@ def _number(name: str, text: str) -> int | float | None:
     try:
         value = float(text) if name.endswith("_s") else int(text)
     except ValueError:
-        kind = "a number of seconds" if name.endswith("_s") else "a whole number"
+        kind = "a whole number"
+        if name.endswith("_s"):
+            kind = "a number of bytes per second" if name.endswith("_bytes_s") else "a number of seconds"
         raise ValueError(f"--limit {name}={text}: the value must be {kind}") from None
     if not 0 < value < 1e15:
         raise ValueError(f"--limit {name}={text}: the value must be above zero and below 10^15")

@@ -24,6 +24,7 @@ from authgate_fast.proxy.context import Context, Counters
 from authgate_fast.proxy.downstream import Downstream
 from authgate_fast.proxy.exchange import Exchange
 from authgate_fast.proxy.heads import RequestReader, ResponseReader, _RequestSink, _ResponseSink
+from authgate_fast.proxy.pace import Pace
 from authgate_fast.proxy.pool import Pool
 from authgate_fast.proxy.tunnel import Farewell, Tunnel, TunnelSide
 from authgate_fast.proxy.upstream import Upstream
@@ -76,6 +77,7 @@ HOT: list[type] = [
     Node,
     OAuth2Authenticator,
     PathPolicy,
+    Pace,
     Pool,
     Refusal,
     RequestHead,

@@ -68,6 +68,7 @@ def _clients(context: Context) -> list[Family]:
         gauge("authgate_tunnels_open", "Tunnels (WebSocket and other upgrades) that are open.", len(context.tunnels)),
         counter("authgate_tunnels_total", "Tunnels that were opened.", counters.tunnels),
         counter("authgate_tunnel_bytes_total", "Bytes that went through tunnels, both ways.", counters.tunnel_bytes),
+        gauge("authgate_buffered_bytes", "Bytes held for clients: heads, bodies, answers.", context.buffered_bytes),
         gauge("authgate_lookups_waiting", "Requests that wait for a credential to be looked up.", context.lookups),
     ]  # fmt: skip
 

@@ -15,6 +15,7 @@ from authgate_fast.auth.failures import FailureGuard
 from authgate_fast.limits import DEFAULTS, Limits
 from authgate_fast.proxy.admission import Admission
 from authgate_fast.proxy.heads import RequestReader, ResponseReader
+from authgate_fast.proxy.memory import keep_budget
 from authgate_fast.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ COUNTED_LIMITS: Final = (
     "linger_timeout_s",
     "lookup_timeout_s",
     "max_body_bytes",
+    "max_buffered_bytes",
     "max_chunk_line_bytes",
     "max_chunk_overhead_bytes",
     "max_connections",
@@ -50,6 +52,8 @@ COUNTED_LIMITS: Final = (
     "max_trailer_fields",
     "max_tunnels",
     "max_upstream_connections",
+    "min_body_rate_bytes_s",
+    "min_send_rate_bytes_s",
     "open_files",
     "send_timeout_s",
     "tls_handshake_timeout_s",
@@ -118,7 +122,11 @@ class Context:
     """One worker's shared state."""
 
     __slots__ = (
+        "_grown_bytes",
+        "_measure_at_bytes",
+        "_measuring",
         "admission",
+        "buffered_bytes",
         "connections",
         "counters",
         "date_line",
@@ -150,6 +158,10 @@ class Context:
         self.connections: set[Downstream] = set()
         self.tunnels: set[Tunnel] = set()
         self.admission = Admission()
+        self.buffered_bytes = 0  # at the last measurement
+        self._grown_bytes = 0  # since then, at most
+        self._measure_at_bytes = limits.max_buffered_bytes
+        self._measuring = False
         self.counters = Counters()
         self.report: Report = _no_report
         self.request_reader = RequestReader()
@@ -164,6 +176,20 @@ class Context:
         self.wall_s = 0.0
         self.now_s = 0.0
         self.date_line = b""
+
+    def took(self, size: int) -> None:
+        """Count bytes that enter a buffer; see `proxy.memory`."""
+        self._grown_bytes += size
+        if self._grown_bytes > self._measure_at_bytes and not self._measuring:
+            self._measuring = True
+            self.loop.call_soon(keep_budget, self)  # not now: somebody is in the middle of writing
+
+    def measured(self, held: int, room: int) -> None:
+        """`held` bytes are in buffers; measure again before `room` bytes have come in."""
+        self.buffered_bytes = held
+        self._grown_bytes = 0
+        self._measure_at_bytes = room
+        self._measuring = False
 
     def may_look_up(self, gateway: str) -> bool:
         """Tell whether another look-up may begin: one gateway's must not take the places of all others."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from authgate_fast.decision import Reply
     from authgate_fast.proxy.context import Context, Meet
     from authgate_fast.proxy.exchange import Exchange
+    from authgate_fast.proxy.pace import Pace
     from authgate_fast.proxy.waiting import LocalExchange, Waiting
     from authgate_fast.snapshot import Identity
 
@@ -48,6 +49,7 @@ class Downstream:
 
     __slots__ = (
         "address_name",
+        "body_pace",
         "buffer",
         "client",
         "consuming",
@@ -58,12 +60,14 @@ class Downstream:
         "meet",
         "phase",
         "read_paused",
+        "send_pace",
         "sequence",
         "since_s",
         "transport",
         "unsent",
         "unsent_since_s",
         "write_paused",
+        "written",
     )
 
     def __init__(self, context: Context, meet: Meet | None = None) -> None:
@@ -78,6 +82,9 @@ class Downstream:
         self.buffer = b""
         self.read_paused = False
         self.write_paused = False
+        self.written = 0
+        self.send_pace: Pace | None = None
+        self.body_pace: Pace | None = None
         self.unsent = 0
         self.unsent_since_s = 0.0
         self.eof = False
@@ -152,6 +159,7 @@ class Downstream:
         while True:
             if self.write_paused:
                 self.buffer = data
+                self.context.took(len(data))
                 self.pause()
                 break
             if data.startswith(b"\r\n"):
@@ -173,6 +181,7 @@ class Downstream:
             if self.phase != IDLE or not data:
                 break
             if served == MAX_SERVED_AT_ONCE:
+                self.context.took(len(data))
                 self.pause()
                 self.context.loop.call_soon(self._go_on)
                 self.consuming = False
@@ -203,6 +212,7 @@ class Downstream:
             self._refuse_start(reason, data)
             return
         self.buffer = data
+        self.context.took(len(data) - looked_at)
         if self.phase == IDLE:
             self.phase = HEAD
             self.since_s = self.context.now_s
@@ -272,6 +282,7 @@ class Downstream:
         Reading on is how a client that leaves is noticed, so a short pipeline does not end it.
         """
         self.buffer += data
+        self.context.took(len(data))
         if len(self.buffer) > self.context.limits.max_head_bytes:
             self.pause()
 
@@ -333,6 +344,9 @@ class Downstream:
     def write(self, data: bytes) -> None:
         """Send bytes to the client."""
         if self.phase < LINGER:
+            size = len(data)
+            self.written += size
+            self.context.took(size)
             self.transport.write(data)
 
     def abort(self) -> None:

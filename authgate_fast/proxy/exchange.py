@@ -7,7 +7,7 @@ response, `refuse`, `break_off` or `cancel`. After that nobody holds a reference
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from authgate_fast.errors import Reason
 from authgate_fast.http.chunked import LAST_CHUNK, ChunkedDecoder, FramingError, encode_chunk
@@ -17,6 +17,7 @@ from authgate_fast.http.response import OWN_COOKIES, says_who_may_cache, without
 from authgate_fast.http.upgrade import switch_problem
 from authgate_fast.proxy.access import lost_access
 from authgate_fast.proxy.own_answers import exchange_refused
+from authgate_fast.proxy.pace import body_is_too_slow
 from authgate_fast.proxy.retry import ANSWERED, CONNECTING, SENT, may_retry
 from authgate_fast.proxy.tunnel import may_open, open_tunnel
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from authgate_fast.proxy.context import Context
     from authgate_fast.proxy.downstream import Downstream
     from authgate_fast.proxy.upstream import Upstream
+
+_MAX_REPLAY_PIECES: Final = 256
+"""Pieces of a body kept for a retry: a body that drips would cost many times its bytes."""
 
 
 class Exchange:
@@ -181,10 +185,13 @@ class Exchange:
     def _send(self, data: bytes) -> None:
         sent = self.sent
         upstream = self.upstream
+        self.context.took(len(data))
         if sent is not None:
             sent.append(data)
             self.sent_bytes += len(data)
-            if upstream is not None and self.sent_bytes > self.context.limits.max_replay_bytes:
+            if upstream is not None and (
+                self.sent_bytes > self.context.limits.max_replay_bytes or len(sent) > _MAX_REPLAY_PIECES
+            ):
                 self.sent = None
         if upstream is not None:
             upstream.write(data)
@@ -315,6 +322,18 @@ class Exchange:
             self.upstream = None
             upstream.abort()
 
+    def received_bytes(self) -> int:
+        """Return how much of the request body has come."""
+        return self.body_bytes if self.decoder is not None else self.head.content_length - self.left
+
+    def held_bytes(self) -> int:
+        """Return what waits for the backend, and what is kept for a retry or of a response's head."""
+        held = self.sent_bytes if self.sent is not None else 0
+        upstream = self.upstream
+        if upstream is not None:
+            held += len(upstream.buffer) + upstream.transport.get_write_buffer_size()
+        return held
+
     # --- time -------------------------------------------------------------------------------------
 
     def check_time(self, now_s: float) -> None:
@@ -335,6 +354,9 @@ class Exchange:
             elif now_s - max(self.since_s, self.downstream.since_s) > settings.body_timeout_s:
                 self.context.counters.hit("body_timeout_s")
                 self.refuse(Reason.REQUEST_TIMEOUT, "the request body stopped arriving")
+            elif body_is_too_slow(self.downstream, self.received_bytes(), now_s):
+                self.context.counters.hit("min_body_rate_bytes_s")
+                self.refuse(Reason.REQUEST_TIMEOUT, "the request body came too slowly")
         elif not self.response_begun:
             if now_s - max(self.since_s, upstream.since_s) > settings.first_byte_timeout_s:
                 self.context.counters.hit("first_byte_timeout_s")

@@ -14,7 +14,9 @@ from fcntl import ioctl
 from termios import TIOCOUTQ
 from typing import TYPE_CHECKING, Final
 
-from authgate_fast.proxy.phases import BUSY, CLOSED, HEAD, IDLE, LINGER
+from authgate_fast.proxy.memory import keep_budget
+from authgate_fast.proxy.pace import reader_is_too_slow
+from authgate_fast.proxy.phases import BUSY, CLOSED, HEAD, IDLE, LINGER, TUNNEL
 
 if TYPE_CHECKING:
     from authgate_fast.proxy.context import Context
@@ -71,6 +73,7 @@ class Ticker:
             for tunnel in list(context.tunnels):
                 tunnel.check_time(context.now_s)
             context.pools.check_time()
+            keep_budget(context)
 
 
 def check_client(connection: Downstream) -> None:
@@ -82,6 +85,9 @@ def check_client(connection: Downstream) -> None:
     exchange = connection.exchange
     if connection.write_paused and _is_stuck(connection, now_s):
         context.counters.hit("send_timeout_s")
+        connection.give_up()
+    elif phase != TUNNEL and reader_is_too_slow(connection, now_s):
+        context.counters.hit("min_send_rate_bytes_s")
         connection.give_up()
     elif phase == IDLE:
         # A fresh connection must begin its first head as quickly as it must end it.

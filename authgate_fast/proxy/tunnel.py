@@ -94,6 +94,7 @@ class TunnelSide:
         context = tunnel.context
         tunnel.since_s = context.now_s
         context.counters.tunnel_bytes += len(data)
+        context.took(len(data))
         if self.code or self.muted:
             self._data_at_goodbye(data)
             return
@@ -300,6 +301,14 @@ class Tunnel:
             self.goodbye_s = self.context.now_s
             self.client.end_stream(code)
             self.backend.end_stream(code)
+
+    def held_bytes(self) -> int:
+        """Return what waits to be sent, both ways."""
+        held = 0
+        for side in (self.client, self.backend):
+            if not side.closed:
+                held += side.transport.get_write_buffer_size()
+        return held
 
     def abort(self) -> None:
         """End it at once."""

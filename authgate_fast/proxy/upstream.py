@@ -158,6 +158,7 @@ class Upstream:
             if not found:
                 problem = response_start_problem(data, looked_at, limits.max_head_bytes)
                 if problem is None:
+                    self.context.took(len(data))
                     self.buffer = data
                 else:
                     self._fail(exchange, problem)

@@ -15,6 +15,7 @@ from authgate_fast.errors import Reason
 from authgate_fast.http.chunked import ChunkedDecoder, FramingError
 from authgate_fast.http.problem import CONTINUE
 from authgate_fast.proxy.own_answers import exchange_refused
+from authgate_fast.proxy.pace import body_is_too_slow
 
 if TYPE_CHECKING:
     from authgate_fast.decision import Local, Pending
@@ -79,6 +80,10 @@ class Waiting:
         if self.task is not None:
             self.task.cancel()
 
+    def held_bytes(self) -> int:
+        """What came behind the head is in the downstream's buffer."""
+        return 0
+
     def check_time(self, now_s: float) -> None:
         """Nothing to do: the look-up has its own limit."""
 
@@ -128,6 +133,7 @@ class LocalExchange:
 
     def request_data(self, data: bytes) -> None:
         """Take body bytes; what follows the body is held back by the downstream."""
+        self.downstream.context.took(len(data))
         if self.decoder is None:
             piece, rest = data[: self.left], data[self.left :]
             self.left -= len(piece)
@@ -156,6 +162,10 @@ class LocalExchange:
 
     def _refuse(self, reason: Reason) -> None:
         exchange_refused(self.downstream, self, reason)
+
+    def held_bytes(self) -> int:
+        """Return what has come of the body."""
+        return len(self.body)
 
     def _answer(self) -> None:
         context = self.downstream.context
@@ -191,8 +201,11 @@ class LocalExchange:
             self.task.cancel()
 
     def check_time(self, now_s: float) -> None:
-        """Called about once a second: a body that stopped arriving ends the exchange."""
+        """Called about once a second: a body that stopped arriving, or is too slow, ends the exchange."""
         limit_s = self.downstream.context.limits.body_timeout_s
         if not self.request_done and now_s - max(self.since_s, self.downstream.since_s) > limit_s:
             self.downstream.context.counters.hit("body_timeout_s")
+            self._refuse(Reason.REQUEST_TIMEOUT)
+        elif not self.request_done and body_is_too_slow(self.downstream, len(self.body), now_s):
+            self.downstream.context.counters.hit("min_body_rate_bytes_s")
             self._refuse(Reason.REQUEST_TIMEOUT)
