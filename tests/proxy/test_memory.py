@@ -160,7 +160,7 @@ async def test_pipelines_behind_a_slow_request_are_held_within_the_budget() -> N
 @pytest.mark.usefixtures("swept")
 async def test_a_client_that_keeps_up_is_not_the_one_that_is_cut() -> None:
     """It downloads far more than the budget while others hold theirs without progress."""
-    size = 30_000_000
+    size = 8_000_000
     data = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size
     async with running(lambda s: data if s.path == b"/big" else ok(s), LIMITS) as (stack, _):
         for _ in range(6):
