@@ -16,11 +16,13 @@ KEY = b"X-Api-Key: agk_test"
 class Refused:
     """Answered once with one of ``statuses`` and closed; no backend sees a whole request.
 
-    Without ``in_body`` the case alone decides it, whatever comes behind. ``in_body``: the head was good, so a backend may have seen it and the beginning of a body that never ends.
+    Without ``in_body`` the case alone decides it, whatever comes behind. ``in_body``: the head was good, so a backend may have seen it and the beginning of a body that never ends. ``at_once``: the case
+    alone decides it all the same.
     """
 
     statuses: tuple[int, ...] = (400,)
     in_body: bool = False
+    at_once: bool = False
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.attacks.cases import IN_BODY, Cases, chunked, posted, show
+from tests.attacks.cases import IN_BODY, Cases, Refused, chunked, posted, show
 
 _LAST = b"0\r\n\r\n"
 _BAD_SIZES = [
@@ -80,6 +80,11 @@ CHUNKS: Cases = {
     "chunk size too large by two": (chunked(b"7\r\nhello\r\n" + _LAST), IN_BODY),
     "chunk data that looks like the end": (chunked(b"5\r\n0\r\n\r\n\r\n" + _LAST), posted(b"0\r\n\r\n")),
     "chunk data that looks like a request": (chunked(b"25\r\nGET /p/smuggled HTTP/1.1\r\nHost: a\r\n\r\n\r\n" + _LAST), posted(b"GET /p/smuggled HTTP/1.1\r\nHost: a\r\n\r\n")),
+    "chunk data with another byte behind it": (chunked(b"5\r\nhelloX"), Refused(in_body=True, at_once=True)),
+    "chunk data with a CR and another byte behind it": (
+        chunked(b"5\r\nhello\rX"),
+        Refused(in_body=True, at_once=True),
+    ),
     "two chunks": (chunked(b"2\r\nhe\r\n3\r\nllo\r\n" + _LAST), posted(b"hello")),
     "no chunk size at all": (chunked(b"\r\n" + _LAST), IN_BODY),
     "body that is not chunked": (chunked(b"hello"), IN_BODY),

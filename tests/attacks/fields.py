@@ -95,6 +95,10 @@ IDENTITY: Cases = {
     "the gateway's own Via is added": (get(b"Via: 1.1 other"), Forwarded(has=(b"Via: 1.1 other", b"Via: 1.1 authgate"))),
     "Via with our name a few times, as in a chain of gateways": (get(*[b"Via: 1.1 authgate"] * 3), Forwarded()),
     "Via with our name in a comment": (get(*[b"Via: 1.1 other (authgate)"] * 9), Forwarded()),
+    "Via with our name in a comment with commas": (
+        get(*[b"Via: 1.1 other (a, 1.1 authgate, b)"] * 9),
+        Forwarded(),
+    ),
     "Via of names like ours": (get(*[b"Via: 1.1 authgate-2, 1.1 xauthgate, 1.1 authgate.test"] * 9), Forwarded()),
     "Via with our name too often: a loop": (get(*[b"Via: 1.1 authgate"] * 9), Refused((508,))),
     "Via with our name too often, in one field": (get(b"Via: " + b", ".join([b"1.1 authgate"] * 9)), Refused((508,))),
@@ -119,6 +123,10 @@ CREDENTIALS: Cases = {
     "the key on a PUBLIC route does not reach the backend": (get(KEY), Forwarded()),
     "the key spelt with underscores is none": (_secure(b"X_Api_Key: agk_test"), NO_KEY),
     "the key spelt with dots is none": (_secure(b"X.Api.Key: agk_test"), NO_KEY),
+    "the key spelt with underscores on a PUBLIC route does not reach the backend": (
+        get(b"X_Api_Key: agk_test", b"x.api.key: agk_test"),
+        Forwarded(),
+    ),
     "the key twice": (_secure(KEY, KEY), NO_KEY),
     "the key twice, second wrong": (_secure(KEY, b"X-Api-Key: x"), NO_KEY),
     "the key twice, first wrong": (_secure(b"X-Api-Key: x", KEY), NO_KEY),

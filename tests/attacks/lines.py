@@ -41,6 +41,10 @@ FIELDS: Cases = {
     "a field twice": (get(b"X-A: b", b"X-A: c"), Forwarded(has=(b"X-A: b", b"X-A: c"))),
     "name empty (CVE-2023-25725)": (get(b": b"), REFUSED),
     "name empty, value empty": (get(b":"), REFUSED),
+    **{
+        f"the field {show(name)} of HTTP/2": (get(name + b": evil"), REFUSED)
+        for name in (b":authority", b":path", b":method", b":scheme", b":protocol")
+    },
     "no colon": (get(b"X-A"), REFUSED),
     "no colon, a request line": (get(b"GET /p/smuggled HTTP/1.1"), REFUSED),
     "space before colon": (get(b"X-A : b"), REFUSED),
@@ -150,6 +154,8 @@ METHODS: Cases = {
     **{f"method {show(method)} of RTSP or ICE on HTTP/1.1": (get(method=method), Refused((400, 501))) for method in _FOREIGN},
     **{f"method {show(method)}": (get(method=method), NOT_IMPLEMENTED) for method in (*_ODD_METHODS, b"TRACE", b"CONNECT")},
     **{f"method {show(method)}": (get(method=method), Refused((400, 501))) for method in _BAD_METHODS},
+    "method of 32 letters": (get(method=b"A" * 32), NOT_IMPLEMENTED),
+    "method of 33 letters": (get(method=b"A" * 33), REFUSED),
     "ICE SOURCE": (head(b"SOURCE /p/a ICE/1.0", _HOST), REFUSED),
     "TRACE with Max-Forwards 0": (get(b"Max-Forwards: 0", method=b"TRACE"), NOT_IMPLEMENTED),
     **{f"method {show(method)} passes": (get(method=method), Forwarded(method + b" /a HTTP/1.1")) for method in (

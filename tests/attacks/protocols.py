@@ -39,6 +39,10 @@ PROTOCOLS: Cases = {
     "UTF-16": ("GET /p/a HTTP/1.1\r\n".encode("utf-16"), REFUSED),
     "UTF-16 without a mark": ("GET /p/a HTTP/1.1\r\n".encode("utf-16-le"), REFUSED),
     "NULs": (b"\x00" * 100, REFUSED),
+    "a high byte alone": (b"\xff", REFUSED),
+    "a brace alone": (b"{", REFUSED),
+    "a space alone": (b" ", REFUSED),
+    "a CR and another byte": (b"GET /\rX", REFUSED),
     "a lone LF": (b"\n", REFUSED),
 }  # fmt: skip
 

@@ -19,7 +19,7 @@ from tests.attacks.cases import KEY, SMUGGLED, Answered, Expect, Forwarded, Refu
 from tests.proxy.harness import Stack, backend, gateway
 from tests.proxy.scripted import Answer, answers, until
 
-BOUND_S = 1.0
+BOUND_S = 5.0
 MAX_PIECES = 400
 _USUAL = b"GET /p/a HTTP/1.1\r\nHost: a\r\n"
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
@@ -99,8 +99,8 @@ def cuts(data: bytes, expect: Expect) -> dict[str, list[bytes]]:
         "byte by byte": [data[:usual], *pieces, SMUGGLED],
         "in two writes": [data, SMUGGLED],
     }
-    if isinstance(expect, Refused) and not expect.in_body:
-        ways["alone"] = [data]
+    if isinstance(expect, Refused) and (expect.at_once or not expect.in_body):
+        ways["alone, byte by byte"] = [data[:usual], *pieces]
     return ways
 
 

@@ -44,6 +44,7 @@ SIZES: Cases = {
     "a query of too many bytes": (get(target=b"/p/a?" + b"a" * 996), TARGET),
     "a target of as many bytes as are allowed": (get(target=b"/p/" + b"a" * 997), Forwarded(b"GET /" + b"a" * 997 + b" HTTP/1.1")),
     "a target without end": (b"GET /p/" + LARGE, TARGET),
+    "a target without end, not yet as long as a head": (b"GET /p/" + b"a" * 1_100, Refused((414, 400))),
     "an absolute target of too many bytes": (get(target=b"http://a/p/" + b"a" * 1_000), TARGET),
     "a method without end": (LARGE, Refused((414, 501, 400))),
     "a request line of too many bytes behind the target": (b"GET /p/a " + LARGE, TARGET),
