@@ -29,6 +29,8 @@ from bench.processes import BenchError, Child, Children, accepts, free_ports, wa
 
 START_S = 20.0
 SETTLE_S = 15.0
+STEADY_S = 3.0
+"""More than an unused connection to a backend is kept here, so that none is left."""
 MAX_GROWTH_MB = 12.0
 """What the allocator may keep after the worst of it; a leak of a kilobyte per request would be as much again."""
 _LIMITS = (
@@ -165,13 +167,17 @@ def _children_of(pid: int) -> list[int]:
     return [int(child) for child in text.split()]
 
 
-async def _settled(pid: int, descriptors: int) -> tuple[float, int]:
-    """Wait until the gateway holds no more than `descriptors`, or for `SETTLE_S`; return what it holds."""
+async def _settled(pid: int, descriptors: int = 0) -> tuple[float, int]:
+    """Return what the gateway holds once it is no more than `descriptors`, or has not changed for `STEADY_S`."""
     deadline = time.monotonic() + SETTLE_S
     held = _held(pid)
-    while held[1] > descriptors and time.monotonic() < deadline:
+    since = time.monotonic()
+    while held[1] > descriptors and time.monotonic() < min(deadline, since + STEADY_S):
         await asyncio.sleep(0.1)
-        held = _held(pid)
+        now = _held(pid)
+        if now[1] != held[1]:
+            since = time.monotonic()
+        held = now
     return held
 
 
@@ -202,12 +208,11 @@ async def _run(
     random_ = random.Random(seed)
     numbers = itertools.count(1)
     services = len(backends.ports)
-    idle = _held(gateway.pid)[1]
     tally = Tally()
     # The first pass over all that grows once: buffers, memos, the interpreter's own pools.
     warm_up = min(requests, connections * 5)
     await _load(port, tally, connections, batches(numbers, tally, warm_up, services, random_))
-    before = await _settled(gateway.pid, idle)
+    before = await _settled(gateway.pid)
     warm = tally.judged + len(tally.faults)
     started = time.monotonic()
     killer = asyncio.create_task(_kill_at_random(backends, random_, kill_every_s))
@@ -217,13 +222,13 @@ async def _run(
         killer.cancel()
     took_s = time.monotonic() - started
     gateway.check_alive()
-    after = await _settled(gateway.pid, idle)
+    after = await _settled(gateway.pid, before[1])
     report = Report(tally, backends.kills, Counter(), before, after, took_s)
-    _judge_the_rest(report, backends, idle)
+    _judge_the_rest(report, backends)
     return report
 
 
-def _judge_the_rest(report: Report, backends: Backends, idle: int) -> None:
+def _judge_the_rest(report: Report, backends: Backends) -> None:
     """What no single answer shows: how often a request was seen, who shortened it, and what the gateway still holds."""
     tally = report.tally
     faults = report.faults = list(tally.faults)
@@ -242,8 +247,8 @@ def _judge_the_rest(report: Report, backends: Backends, idle: int) -> None:
         if times > (2 if tally.methods.get(number) in IDEMPOTENT else 1):
             faults.append(f"{number}: {tally.methods.get(number)!r} was seen {times} times")
     faults += [f"{number}: shortened by the gateway" for number in tally.shortened - shorteners]
-    if report.after[1] > idle:
-        faults.append(f"{report.after[1]} descriptors at the end, {idle} at the start")
+    if report.after[1] > report.before[1]:
+        faults.append(f"{report.after[1]} descriptors at the end, {report.before[1]} at the start")
     if report.after[0] > report.before[0] + MAX_GROWTH_MB:
         faults.append(f"memory grew by {report.after[0] - report.before[0]:.1f} MB")
 

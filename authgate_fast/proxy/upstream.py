@@ -129,9 +129,7 @@ class Upstream:
                 data = self.buffer + data
                 self.buffer = b""
             else:
-                self.since_s = (
-                    self.context.now_s
-                )  # a head must end in time; a byte now and then is not progress
+                self.since_s = self.context.now_s  # of a head's first byte: a drip is no progress
             self._read_head(data, exchange, looked_at)
             return
         self.since_s = self.context.now_s

@@ -12,7 +12,7 @@ import pytest
 from tests.attacks.responses_case import CHUNKED, OK, STOLEN, TWO
 from tests.attacks.responses_stage import ask, is_over, nothing_is_left, stage
 from tests.proxy.harness import BOUND_S, Stack, backend, gateway, make_snapshot
-from tests.proxy.scripted import Recorder, answers, read_answer, request, reset, until
+from tests.proxy.scripted import Recorder, a_target, answers, read_answer, request, reset, until
 
 WHOLE = {
     "length": OK + b"Content-Length: 5\r\nX-A: 1\r\n\r\nhello",
@@ -135,6 +135,28 @@ async def test_a_fresh_connection_on_which_the_backend_speaks_first_serves_nobod
                 assert answer is None or answer.body != b"late"
         await nothing_is_left(stack)
     assert asked <= 40
+
+
+@pytest.mark.parametrize("ended", [False, True])
+async def test_a_fresh_connection_with_unread_bytes_or_an_end_takes_no_request(ended: bool) -> None:
+    """The moment at which a connect is done, played with a connection that is known to the test."""
+    async with one_idle() as (stack, held, _):
+        pool = stack.context.pools.get(a_target(stack))
+        upstream = pool.idle.pop()
+        upstream.counted = False
+        reader, writer = await stack.connect()
+        writer.write(request(b"POST", b"/p/mine", b"Content-Length: 2"))
+        await until(lambda: any(c.exchange and c.exchange.upstream for c in stack.context.connections))
+        (exchange,) = [c.exchange for c in stack.context.connections if c.exchange]
+        if ended:
+            upstream.abort()
+        else:
+            held.sockets[0].send(STOLEN)
+        pool._connected(exchange, upstream)
+        answer = await read_answer(reader, b"POST")
+        assert answer.status == 502
+        assert b"upstream_unreachable" in answer.body
+    assert [seen.path for seen in held.recorder.seen] == [b"/before"]
 
 
 # --- answers before the request is whole --------------------------------------------------------------------

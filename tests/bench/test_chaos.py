@@ -135,7 +135,7 @@ def test_what_backends_saw_and_what_is_held_is_judged_too(
 ) -> None:
     tally = Tally(methods={1: b"POST", 2: b"GET"}, shortened=shortened)
     report = Report(tally, 0, Counter(), (9.0, 9), after, 1.0)
-    _judge_the_rest(report, Said(*lines), 9)
+    _judge_the_rest(report, Said(*lines))
     assert any(word in fault for fault in report.faults)
     assert any(line.startswith("FAULT") for line in report.lines())
 
@@ -143,5 +143,5 @@ def test_what_backends_saw_and_what_is_held_is_judged_too(
 def test_what_may_be_is_no_fault() -> None:
     tally = Tally(methods={1: b"POST", 2: b"GET"}, shortened={2})
     report = Report(tally, 0, Counter(), (9.0, 9), (10.0, 9), 1.0)
-    _judge_the_rest(report, Said(("S", 1, "POST"), ("S", 2, "GET"), ("S", 2, "GET"), ("L", 2, "short")), 9)
+    _judge_the_rest(report, Said(("S", 1, "POST"), ("S", 2, "GET"), ("S", 2, "GET"), ("L", 2, "short")))
     assert report.faults == []

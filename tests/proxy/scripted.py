@@ -13,6 +13,7 @@ from typing import cast
 import h11
 
 from authgate_fast.limits import DEFAULTS, Limits
+from authgate_fast.snapshot import Target
 from tests.proxy.harness import BOUND_S, Stack, backend, gateway, make_snapshot
 
 
@@ -305,3 +306,9 @@ async def read_answer(
             assert answer is not None
             assert not client.trailing_data[0]
             return answer
+
+
+def a_target(stack: Stack) -> Target:
+    """Return the one target of the harness' gateway."""
+    (target,) = stack.context.snapshot.gateways["gw"].trie.match([b"p"]).any_route.service.targets  # type: ignore[union-attr]
+    return target

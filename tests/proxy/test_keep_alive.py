@@ -104,6 +104,21 @@ async def test_a_connection_with_any_doubt_is_not_reused(data: bytes) -> None:
     assert recorder.connections == 3
 
 
+async def test_interim_answers_are_counted_for_each_request_alone() -> None:
+    def respond(seen: Seen) -> Reply | bytes:
+        interim = b"HTTP/1.1 103 X\r\n\r\n" * 6
+        return Reply(b"", "close") if (seen.connection, seen.turn) == (1, 5) else interim + ok(seen)
+
+    async with running(respond) as (stack, recorder):
+        reader, writer = await stack.connect()
+        for n in range(6):
+            answer = await exchange(reader, writer, request(b"GET", b"/p/%d" % n))
+            assert (answer.status, answer.body, len(answer.interim)) == (200, b"/%d" % n, 6)
+        writer.close()
+        assert stack.context.counters.retries == 1  # what came of earlier answers is not of this one
+    assert recorder.connections == 2
+
+
 async def test_a_body_in_answer_to_HEAD_is_dropped_with_its_connection() -> None:
     data = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
     async with running(lambda _: Reply(data, "stall")) as (stack, recorder):

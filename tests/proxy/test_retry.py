@@ -18,6 +18,7 @@ from tests.proxy.scripted import (
     Recorder,
     Reply,
     Seen,
+    a_target,
     exchange,
     ok,
     read_answer,
@@ -166,11 +167,6 @@ async def test_a_second_try_that_meets_a_refused_connect_is_the_last() -> None:
         assert (await exchange(reader, writer, request(b"GET", b"/p/a"))).status == 502
         assert stack.context.counters.retries == 1
     assert [seen.path for seen in recorder.seen] == [b"/warm", b"/a"]
-
-
-def a_target(stack: Stack):  # type: ignore[no-untyped-def]
-    (target,) = stack.context.snapshot.gateways["gw"].trie.match([b"p"]).any_route.service.targets  # type: ignore[union-attr]
-    return target
 
 
 async def test_under_random_kills_nothing_is_done_twice_that_may_be_done_once() -> None:
