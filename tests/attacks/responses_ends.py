@@ -66,6 +66,8 @@ WITHOUT_BODY = [
     good("no body: 304 with a body", b"HTTP/1.1 304 X\r\nContent-Length: 5\r\n\r\nhello", b"", status=304, reused=False, lacks=(b"hello",)),
     good("no body: 304 with chunks", b"HTTP/1.1 304 X\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", b"", status=304, reused=False),
     good("no body: 304 with another answer", b"HTTP/1.1 304 X\r\n\r\n" + STOLEN, b"", status=304, reused=False, lacks=(b"X-Stolen",)),
+    good("no body: 304 with a coding", b"HTTP/1.1 304 X\r\nTransfer-Encoding: chunked\r\n\r\n", b"", status=304, reused=False, lacks=(b"Transfer",)),
+    good("no body: 204 with a coding", b"HTTP/1.1 204 X\r\nTransfer-Encoding: chunked\r\n\r\n", b"", status=204, reused=False, lacks=(b"Transfer",)),
     good("no body: 205 with length zero", b"HTTP/1.1 205 X\r\nContent-Length: 0\r\n\r\n", b"", status=205),
     good("no body: 205 with no chunks", b"HTTP/1.1 205 X\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"", status=205),
     good("no body: 205 with a body is framed like any", b"HTTP/1.1 205 X\r\nContent-Length: 2\r\n\r\nok", status=205),
