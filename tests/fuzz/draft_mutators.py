@@ -160,6 +160,12 @@ def _fields(rng: Random, one: Draft) -> None:
         _insert(rng, one, line)
 
 
+def _two_keys(rng: Random, one: Draft) -> None:
+    one.target = rng.choice((b"/s/a", b"/s/x/y", b"/items/special"))
+    one.fields = [line for line in one.fields if not line.lower().startswith((b"host", b"x-api-key"))]
+    one.fields += [b"Host: shop.test", KEYS[0], rng.choice(KEYS)]
+
+
 def _nominate(rng: Random, one: Draft) -> None:
     """Connection names a field of this very request, or one that the gateway will add."""
     names = [match[0] for line in one.fields if (match := _NAME.match(line))]
@@ -321,6 +327,6 @@ def _tail(rng: Random, one: Draft) -> None:
 
 
 DRAFT_MUTATORS: tuple[Callable[[Random, Draft], None], ...] = (
-    _length, _length, _same_length_twice, _coding, _coding, _both_framings, _both_framings, _no_framing, _host, _host, _no_host, _coding_in_1_0, _path, _path, _version, _method, _strange_field, _fields,
+    _two_keys, _length, _length, _same_length_twice, _coding, _coding, _both_framings, _both_framings, _no_framing, _host, _host, _no_host, _coding_in_1_0, _path, _path, _version, _method, _strange_field, _fields,
     _fields, _nominate, _space_before_colon, _space_in_value, _fold, _twice, _drop, _spelling, _many_fields, _long_field, _chunk_line, _chunk_line, _chunk_end, _chunk_end, _body_piece, _line_end, _request_line, _tail,
 )  # fmt: skip

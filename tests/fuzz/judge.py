@@ -24,8 +24,8 @@ OURS = frozenset(
 _FOLD = bytes.maketrans(b"_.", b"--")
 # What a client may not tell a backend, in any spelling; a field that is not one of them must go on.
 _claim = re.compile(
-    rb"x-(?:consumer|user|authenticated|forwarded|original)(?:-.*)?|x-(?:gateway|credential|client|tenant|request)-id|x-anonymous-consumer|forwarded|"
-    rb"x-(?:real|client|cluster-client)-ip|true-client-ip|x-envoy-original-path|x-host|x-rewrite-url|x-http-method(?:-override)?|x-method-override|proxy|"
+    rb"x-(?:consumer|user|authenticated|forwarded|original)(?:-.*)?|x-(?:credential|auth-request|client-cert)-.*|x-(?:gateway|client|tenant|request)-id|x-anonymous-consumer|forwarded|"
+    rb"x-(?:real|client|cluster-client|originating|remote|proxyuser)-ip|(?:true-)?client-ip|x-remote-addr|x-forward-for|(?:x-)?client-cert(?:-chain)?|x-webauth-user|x-envoy-original-path|x-host|x-http-host-override|x-override-url|x-rewrite-url|x-http-method(?:-override)?|x-method-override|proxy|"
     rb"(?:x-)?remote-user|content-length|transfer-encoding|host|connection|expect|x-api-key|x-partner-key|keep-alive|te|trailer|upgrade|proxy-connection|proxy-authorization|proxy-authenticate|http2-settings"
 ).fullmatch
 # These a claim may look like, and yet they may go on; and the other gateway's credential is an ordinary field here.

@@ -176,6 +176,7 @@ CASES: dict[str, bytes] = {
     # what the fuzzer found
     "head-of-unknown-method-cut": b"OPTIONBS * HTTP/1.1\r\nHost: shop./est\r\nX-API-KEY:agk_right\r\r\n\r\n",
     "te-tab-behind": b"POST /p/a HTTP/1.1\r\nHost:shop.test\r\nTransfer-Encoding:chunked\t\r\n\r\n0\r\n\r\n" + NEXT,
+    "claim-misspelt": _get(fields=b"X-Credential-I-Id: q\r\nX-Client-Cert-Chain: q\r\nX-Auth-Request-User: root\r\n") + NEXT,
     "too-large-or-broken": _post(_CHUNKED, b"e;x\r\nGET /s/inner H\r\n1\r\nT\r\n3\r\nunke", path=b"/small"),
     "head-unfinished": b"HEAD \n",
     "head-method-malformed": b"HEAD /p/a HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 5\x00\r\n\r\n",
