@@ -23,10 +23,11 @@ from authgate_fast.limits import Limits
 from authgate_fast.proxy.context import Context, Counters
 from authgate_fast.proxy.downstream import Downstream
 from authgate_fast.proxy.exchange import Exchange
+from authgate_fast.proxy.farewell import Farewell
 from authgate_fast.proxy.heads import RequestReader, ResponseReader, _RequestSink, _ResponseSink
 from authgate_fast.proxy.pace import Pace
 from authgate_fast.proxy.pool import Pool
-from authgate_fast.proxy.tunnel import Farewell, Tunnel, TunnelSide
+from authgate_fast.proxy.tunnel import Tunnel, TunnelSide
 from authgate_fast.proxy.upstream import Upstream
 from authgate_fast.proxy.waiting import LocalExchange, Waiting
 from authgate_fast.routing.path_policy import PathPolicy

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import select
 from fcntl import ioctl
-from random import random, shuffle
 from socket import IPPROTO_TCP, SO_KEEPALIVE, SOL_SOCKET, TCP_KEEPCNT, TCP_KEEPIDLE, TCP_KEEPINTVL
 from sys import byteorder
 from termios import TIOCOUTQ
@@ -41,9 +40,6 @@ _KEEPALIVE: Final = (
     (IPPROTO_TCP, TCP_KEEPINTVL, 15),
     (IPPROTO_TCP, TCP_KEEPCNT, 4),
 )
-
-GOODBYES_PER_SECOND: Final = 100
-"""How many tunnels at most a drain ends in a second, if it has the time: their clients come back elsewhere."""
 
 
 class TunnelSide:
@@ -375,26 +371,6 @@ def open_tunnel(exchange: Exchange, upstream: Upstream, response: ResponseHead, 
     downstream.exchange = None
     downstream.phase = TUNNEL
     tunnel.start(head, data, held)
-
-
-class Farewell:
-    """Ends the tunnels of a worker that drains: in any order and spread over time, so that not all clients come back
-    at once. `go_on` has to be called until nothing is ``left``."""
-
-    __slots__ = ("left",)
-
-    def __init__(self, context: Context, now_s: float, within_s: float) -> None:
-        tunnels = list(context.tunnels)
-        spread_s = min(len(tunnels) / GOODBYES_PER_SECOND, within_s)
-        moments = sorted((now_s + random() * spread_s for _ in tunnels), reverse=True)
-        shuffle(tunnels)
-        self.left = list(zip(moments, tunnels, strict=True))
-
-    def go_on(self, now_s: float) -> None:
-        """Say goodbye to those whose turn it is."""
-        left = self.left
-        while left and left[-1][0] <= now_s:
-            left.pop()[1].say_goodbye(GOING_AWAY)
 
 
 def may_open(context: Context) -> bool:

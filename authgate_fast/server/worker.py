@@ -22,9 +22,9 @@ from authgate_fast.lookup.resolver import Resolver
 from authgate_fast.observe.worker_metrics import worker_metrics
 from authgate_fast.proxy.context import Context
 from authgate_fast.proxy.downstream import Downstream
+from authgate_fast.proxy.farewell import Farewell
 from authgate_fast.proxy.pool import Pools
 from authgate_fast.proxy.timeouts import Ticker
-from authgate_fast.proxy.tunnel import Farewell
 from authgate_fast.server.accepting import Acceptor
 from authgate_fast.server.descriptors import fit_open_files
 from authgate_fast.server.listening import Address, ListenError, address_of, open_slots

@@ -9,7 +9,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
-from authgate_fast.proxy import tunnel as tunnel_module
+from authgate_fast.proxy.farewell import GOODBYES_PER_SECOND
 from tests.proxy.harness import BOUND_S, answer, backend, read_head
 from tests.proxy.scripted import answers, request, stop_reading, until
 from tests.proxy.tunnel_worker import closed, running
@@ -154,7 +154,7 @@ async def test_many_are_not_told_all_at_once() -> None:
         begun = time.monotonic()
         await asyncio.wait_for(world.worker.drain(), BOUND_S)
         await asyncio.gather(*waits)
-        spread = count / tunnel_module.GOODBYES_PER_SECOND
+        spread = count / GOODBYES_PER_SECOND
         assert max(moments) - min(moments) > spread / 2
         assert max(moments) - begun < spread + 1.0
 
