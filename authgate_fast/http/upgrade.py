@@ -28,10 +28,11 @@ def wanted_protocol(head: RequestHead, value: bytes) -> bytes:
 
     `value` is that of its one Upgrade field. Stricter than RFC 9110 section 7.8: no lists, so that there is no choice
     to make; GET only (RFC 6455 section 4.1) and without a body, so that what follows the head is never two things;
-    HTTP/1.0 has no upgrade. A client that also wants to close, or to be told to go on, is not sure what it wants.
+    HTTP/1.0 has no upgrade (here it always wants to close). A client that also wants to close, or to be told to go on,
+    is not sure what it wants.
     """
     value = value.strip(b" \t")
-    if head.method != b"GET" or head.minor == 0 or head.chunked or head.content_length > 0:
+    if head.method != b"GET" or head.chunked or head.content_length > 0:
         return b""
     if head.close or head.expect_continue or _protocol(value) is None:
         return b""

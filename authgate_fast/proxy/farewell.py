@@ -1,4 +1,4 @@
-"""How a draining worker ends its tunnels: in any order and over some time, so that not all clients come back at once."""
+"""How a draining worker ends its tunnels: in any order over some time, so that clients do not all come back at once."""
 
 from __future__ import annotations
 
