@@ -107,7 +107,7 @@ def _rank(context: Context, connection: Downstream) -> int:
         return -1
     is_old = context.now_s - connection.since_s >= SUSPECT_AFTER_S
     if phase == IDLE and not connection.buffer:
-        if connection.sequence:
-            return 0
-        return 1 if is_old else -1
+        if not is_old:
+            return -1  # it has just come, or been served, and may be about to ask
+        return 0 if connection.sequence else 1
     return 1 if phase in (HEAD, LINGER) and is_old else -1
