@@ -10,6 +10,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from authgate_fast.limits import Limits
+from authgate_fast.proxy.context import Context
+from authgate_fast.proxy.downstream import Downstream
+from authgate_fast.proxy.pace import body_is_too_slow
 from tests.proxy.harness import BOUND_S, Stack, backend, gateway, make_snapshot
 from tests.proxy.scripted import (
     answers,
@@ -119,6 +122,15 @@ async def test_the_time_of_a_slow_backend_does_not_count() -> None:
         reads.set()
         assert (await read_answer(reader, b"POST", 3 * BOUND_S)).status == 204
         assert hits(stack) == {}
+
+
+@pytest.mark.parametrize("read_paused", [False, True])
+async def test_only_time_in_which_a_body_was_wanted_counts(read_paused: bool) -> None:
+    connection = Downstream(Context(asyncio.get_running_loop(), Limits(rate_grace_s=10)))
+    connection.read_paused = read_paused
+    judged = [body_is_too_slow(connection, 0, float(second)) for second in range(30)]
+    assert any(judged) is not read_paused
+    assert not any(judged[:10])
 
 
 # --- slow readers -----------------------------------------------------------------------------------------
