@@ -126,7 +126,8 @@ async def _serve_demo(options: WorkerOptions) -> int:
         worker = Worker(configuration, None, options)
         await worker.start()
         await worker.listen()
-        print(banner(str(Address(options.listen.host, worker.port)), key), flush=True)
+        host = next((one.host for one in options.listen if isinstance(one, Address)), "127.0.0.1")
+        print(banner(str(Address(host, worker.port)), key), flush=True)
         await worker.serve_until_signal()
     finally:
         await backend.close()

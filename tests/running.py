@@ -107,7 +107,7 @@ class Gateway:
 
 
 @contextmanager
-def running(*arguments: str) -> Iterator[Gateway]:
+def running(*arguments: str, env: dict[str, str] | None = None) -> Iterator[Gateway]:
     """Run `authgate run` on a free port until the block ends; one worker, unless the arguments say otherwise."""
     if "--workers" not in arguments:
         arguments = ("--workers", "1", "--spare", "off", *arguments)
@@ -115,7 +115,7 @@ def running(*arguments: str) -> Iterator[Gateway]:
         [sys.executable, "-m", "authgate_fast.cli", "run", "--listen", "127.0.0.1:0", *arguments],
         stderr=subprocess.PIPE,
         text=True,
-        env=_clean_environment(),
+        env=_clean_environment() | (env or {}),
     )
     gateway = Gateway(process)
     try:

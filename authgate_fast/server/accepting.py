@@ -12,15 +12,20 @@ import asyncio
 import socket
 from collections.abc import Callable, Sequence
 
+from authgate_fast.server.entrance import Entrance
 from authgate_fast.server.listening import BACKLOG
 
 
 class Acceptor:
-    """Makes a protocol with `factory` for each connection; must be used in the loop that serves them."""
+    """Makes a protocol with `factory` for each connection; must be used in the loop that serves them.
 
-    def __init__(self, factory: Callable[[], asyncio.Protocol]) -> None:
+    Connections that need more than that (TLS, PROXY headers, Unix sockets) go through the `entrance`.
+    """
+
+    def __init__(self, factory: Callable[[], asyncio.Protocol], entrance: Entrance) -> None:
         self._factory = factory
-        self._servers: dict[int, list[tuple[asyncio.Server, socket.socket]]] = {}
+        self._entrance = entrance
+        self._servers: dict[int, list[tuple[asyncio.Server | _Through, socket.socket]]] = {}
 
     @property
     def is_listening(self) -> bool:
@@ -33,20 +38,27 @@ class Acceptor:
             for one in sockets:
                 one.close()
             return
+        self._servers[slot] = [(await self._begin(one), one) for one in sockets]
+
+    async def _begin(self, one: socket.socket) -> asyncio.Server | _Through:
+        if self._entrance.is_needed(one):
+            one.listen(BACKLOG)
+            return _Through(self._entrance, one.dup())
+        # The server closes what it was given, and its queue must still be reachable then.
         loop = asyncio.get_running_loop()
-        self._servers[slot] = [
-            # The server closes what it was given, and its queue must still be reachable then.
-            (await loop.create_server(self._factory, sock=one.dup(), backlog=BACKLOG), one)
-            for one in sockets
-        ]
+        return await loop.create_server(self._factory, sock=one.dup(), backlog=BACKLOG)
 
     async def remove(self, slot: int, *, is_last: bool) -> None:
         """Stop accepting from a slot; with `is_last`, take what waits in its queue."""
         waiting: list[socket.socket] = []
         for server, one in self._servers.pop(slot, []):
             server.close()
-            if is_last:
-                waiting += _take_queue(one)
+            taken = _take_queue(one) if is_last else []
+            if self._entrance.is_needed(one):
+                for connection in taken:
+                    self._entrance.take_late(connection, one)
+            else:
+                waiting += taken
             one.close()
         loop = asyncio.get_running_loop()
         for connection in waiting:
@@ -62,6 +74,19 @@ class Acceptor:
         """Stop accepting."""
         for slot in list(self._servers):
             await self.remove(slot, is_last=is_last)
+
+
+class _Through:
+    """Accepts through the entrance from a socket of its own, until it is closed."""
+
+    def __init__(self, entrance: Entrance, one: socket.socket) -> None:
+        self._entrance = entrance
+        self._one = one
+        entrance.accept_from(one)
+
+    def close(self) -> None:
+        self._entrance.stop(self._one)
+        self._one.close()
 
 
 def _take_queue(one: socket.socket) -> list[socket.socket]:

@@ -16,13 +16,15 @@ import socket
 import ssl
 from collections import Counter
 from collections.abc import Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
+from authgate_fast.auth.failures import address_name
 from authgate_fast.decision import UNIX, Client
 from authgate_fast.errors import Reason
 from authgate_fast.http.problem import problem_response
 from authgate_fast.http.proxy_header import MAX_V2_BYTES, ProxyHeader, ProxyHeaderError, read_proxy_header
+from authgate_fast.proxy.admission import SUSPECT_AFTER_S
 from authgate_fast.proxy.downstream import Downstream
 
 if TYPE_CHECKING:
@@ -46,6 +48,13 @@ class ProxySources:
         self._networks = tuple(networks)
         self._unix = unix
 
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> ProxySources | None:
+        """Read what an option holds, which is known to be good; None: nobody."""
+        if not texts:
+            return None
+        return cls([ip_network(text) for text in texts if text != UNIX], unix=UNIX in texts)
+
     def __contains__(self, address: str) -> bool:
         if address == UNIX:
             return self._unix
@@ -64,15 +73,21 @@ class Entrance:
     """Lets connections in to one worker's request path. `failures` counts the others by what was wrong."""
 
     def __init__(
-        self, context: Context, tls: ServerTls | None = None, proxies: ProxySources | None = None
+        self,
+        context: Context,
+        tls: ServerTls | None = None,
+        proxies: ProxySources | None = None,
+        plain_ports: frozenset[int] = frozenset(),
     ) -> None:
         self._context = context
         self._tls = tls
         self._proxies = proxies
+        self._plain_ports = plain_ports
         self._listening: set[socket.socket] = set()
         self._plain: set[socket.socket] = set()
         self._waiting: set[asyncio.Task[None]] = set()
-        self._arriving: set[asyncio.Task[None]] = set()
+        self._arriving: dict[asyncio.Task[None], tuple[float, str]] = {}
+        self._by_address: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
         self.handshakes = 0
         self.resumed = 0
@@ -84,11 +99,22 @@ class Entrance:
         """Connections on their way in."""
         return len(self._arriving)
 
-    def accept_from(self, listening: socket.socket, *, plain: bool = False) -> None:
-        """Accept from a socket that listens, until `stop`; with `plain` without TLS."""
+    def is_needed(self, listening: socket.socket) -> bool:
+        """Tell whether connections from a listening socket have to come through here."""
+        return (
+            listening.family == socket.AF_UNIX
+            or self._proxies is not None
+            or (self._tls is not None and not self._is_plain(listening))
+        )
+
+    def _is_plain(self, listening: socket.socket) -> bool:
+        return listening.family == socket.AF_UNIX or listening.getsockname()[1] in self._plain_ports
+
+    def accept_from(self, listening: socket.socket) -> None:
+        """Accept from a socket that listens, until `stop`."""
         listening.setblocking(False)
         self._listening.add(listening)
-        if plain or listening.family == socket.AF_UNIX:
+        if self._is_plain(listening):
             self._plain.add(listening)
         self._context.loop.add_reader(listening.fileno(), self._accept, listening)
 
@@ -101,14 +127,14 @@ class Entrance:
 
     def close_idle(self) -> None:
         """In a drain: close those that have not said anything yet."""
-        for task in self._waiting:
+        for task in list(self._waiting):
             task.cancel()
 
     async def close(self) -> None:
         """Stop everything; whoever is still on the way in is cut."""
         for listening in list(self._listening):
             self.stop(listening)
-        for task in self._arriving:
+        for task in list(self._arriving):
             task.cancel()
         await asyncio.gather(*self._arriving, return_exceptions=True)
 
@@ -134,19 +160,54 @@ class Entrance:
         if listening in self._listening:
             self._context.loop.add_reader(listening.fileno(), self._accept, listening)
 
+    def take_late(self, connection: socket.socket, listening: socket.socket) -> None:
+        """Let in a connection that waited in the queue of a socket from which nobody accepts any more."""
+        try:
+            peer = connection.getpeername()
+        except OSError:
+            connection.close()  # it is gone already
+            return
+        self.take(connection, peer, plain=self._is_plain(listening))
+
     def take(self, connection: socket.socket, peer: Any, *, plain: bool = False) -> None:
         """Let in a connection that was accepted."""
         context = self._context
-        if len(self._arriving) + len(context.connections) >= context.limits.max_connections:
+        limits = context.limits
+        address = UNIX if connection.family == socket.AF_UNIX else str(peer[0])
+        name = address_name(address)
+        # A balancer's connections are its clients', whom only their headers tell apart.
+        is_proxy = self._proxies is not None and address in self._proxies
+        here = 0 if is_proxy else self._by_address[name]
+        if here and here + context.admission.by_address.get(name, 0) >= limits.max_connections_per_address:
+            context.counters.hit("max_connections_per_address")
+            connection.close()
+            return
+        if len(self._arriving) + len(context.connections) >= limits.max_connections:
             context.counters.hit("max_connections")
-            if not context.admission.make_room(context):
+            if not (self._make_room() or context.admission.make_room(context)):
                 connection.close()
                 return
         connection.setblocking(False)
-        address = UNIX if connection.family == socket.AF_UNIX else str(peer[0])
         task = context.loop.create_task(self._let_in(connection, address, plain), name="entrance")
-        self._arriving.add(task)
-        task.add_done_callback(self._arriving.discard)
+        self._arriving[task] = (context.loop.time(), name)
+        self._by_address[name] += 1
+        task.add_done_callback(self._arrived)
+
+    def _make_room(self) -> bool:
+        """Turn away who has been on the way in for longest, if that is long."""
+        for task, (since_s, _) in self._arriving.items():
+            if self._context.loop.time() - since_s < SUSPECT_AFTER_S:
+                break
+            if not task.cancelling():
+                task.cancel()
+                return True
+        return False
+
+    def _arrived(self, task: asyncio.Task[None]) -> None:
+        _, name = self._arriving.pop(task)
+        self._by_address[name] -= 1
+        if not self._by_address[name]:
+            del self._by_address[name]
 
     # --- one connection ---------------------------------------------------------------------------------
 
@@ -278,11 +339,13 @@ class Entrance:
 
     def status(self) -> dict[str, object]:
         """What /status shows."""
+        failures = {} if self._tls is None else dict(self._tls.failures)
         return {
             "arriving": len(self._arriving),
-            "handshakes_total": self.handshakes,
-            "resumed_total": self.resumed,
-            "refused_total": dict(self.failures),
+            "tls_handshakes_total": self.handshakes,
+            "tls_resumed_total": self.resumed,
+            "tls_failures_total": failures,
+            "turned_away_total": dict(self.failures),
         }
 
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
+
+from authgate_fast.server.unix_listening import UnixAddress, open_unix
 
 BACKLOG = 2_048
 """Connections that may wait in one queue; the kernel cuts it to net.core.somaxconn."""
@@ -25,10 +27,11 @@ class ListenError(Exception):
 
 @dataclass(slots=True, frozen=True)
 class Address:
-    """A host and a port to listen on."""
+    """A host and a port to listen on; ``plain`` means without TLS, even where there are certificates."""
 
     host: str
     port: int
+    plain: bool = False
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -128,15 +131,57 @@ def _take_fd(fd: int, name: str) -> socket.socket:
         listens = bool(one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
     except OSError as error:
         raise ListenError(f"{what} cannot be used: {error.strerror or error}") from error
-    if not listens or one.family not in {socket.AF_INET, socket.AF_INET6}:
+    if not listens or one.family not in {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}:
         one.close()
-        raise ListenError(f"{what} is no TCP socket that listens; the unit needs ListenStream=ADDRESS:PORT")
+        raise ListenError(
+            f"{what} is no stream socket that listens; the unit needs ListenStream=ADDRESS:PORT or a path"
+        )
     one.setblocking(False)
     one.set_inheritable(False)
     return one
 
 
-def address_of(one: socket.socket) -> Address:
+def address_of(one: socket.socket) -> Address | UnixAddress:
     """Return where a socket is bound."""
+    if one.family == socket.AF_UNIX:
+        return UnixAddress(os.fsdecode(one.getsockname()))
     host, port = one.getsockname()[:2]
     return Address(host, port)
+
+
+def open_all(addresses: Sequence[Address | UnixAddress], count: int) -> tuple[list[list[socket.socket]], str]:
+    """Open every address; return a list of sockets for each of `count` slots, and where that is in words.
+
+    A Unix socket has one queue, from which all slots accept. Raises ListenError.
+    """
+    slots: list[list[socket.socket]] = [[] for _ in range(count)]
+    said = []
+    try:
+        for address in addresses:
+            if isinstance(address, UnixAddress):
+                with _open_unix(address) as one:
+                    for slot in slots:
+                        slot.append(one.dup())
+                said.append(str(address))
+                continue
+            opened = open_slots(address, count)
+            for slot, sockets in zip(slots, opened, strict=True):
+                slot.extend(sockets)
+            said.append(str(Address(address.host, opened[0][0].getsockname()[1])))
+    except ListenError:
+        for one in (one for slot in slots for one in slot):
+            one.close()
+        raise
+    return slots, " and ".join(said)
+
+
+def _open_unix(address: UnixAddress) -> socket.socket:
+    try:
+        return open_unix(address)
+    except OSError as error:
+        why = error.strerror or str(error)
+        if error.errno == errno.EADDRINUSE:
+            why = "another program listens there, or the file is no socket"
+        raise ListenError(
+            f"cannot listen on {address}: {why}. Choose another path with --listen unix:PATH."
+        ) from error

@@ -8,9 +8,10 @@ import socket
 from dataclasses import dataclass, field
 
 from authgate_fast.config.state_lock import StateDirError, lock_state_dir
-from authgate_fast.server.listening import Address, address_of, open_slots, take_passed
+from authgate_fast.server.listening import address_of, open_all, take_passed
 from authgate_fast.server.options import ENVIRONMENT, RunOptions, say
 from authgate_fast.server.sd_notify import Notifier
+from authgate_fast.server.unix_listening import FileId, UnixAddress, file_id, remove_unix
 
 
 @dataclass(slots=True)
@@ -18,10 +19,11 @@ class Opened:
     """The listening sockets of each slot, and how the node is known to its manager."""
 
     slots: list[list[socket.socket]]
-    address: Address
+    address: str
     is_passed: bool
     notifier: Notifier
     ops: list[socket.socket] = field(default_factory=list)
+    files: list[tuple[UnixAddress, FileId | None]] = field(default_factory=list)
 
 
 def run_node(options: RunOptions, arguments: list[str]) -> int:
@@ -35,12 +37,26 @@ def run_node(options: RunOptions, arguments: list[str]) -> int:
         except StateDirError as error:
             say(f"authgate: {error}")
             return ENVIRONMENT
+    tls = options.worker.tls
+    if tls is not None:
+        from authgate_fast.server.certificates import CertificateError
+        from authgate_fast.server.tls import ServerTls
+
+        try:
+            ServerTls(tls).load()
+        except CertificateError as error:
+            say(f"authgate: {error}")
+            return ENVIRONMENT
     opened = _open(options, notifier)
 
     async def run() -> int:
         return await Supervisor(options, arguments, opened).run()
 
-    return asyncio.run(run())
+    try:
+        return asyncio.run(run())
+    finally:
+        for address, ours in opened.files:
+            remove_unix(address, ours)
 
 
 def _open(options: RunOptions, notifier: Notifier) -> Opened:
@@ -48,8 +64,8 @@ def _open(options: RunOptions, notifier: Notifier) -> Opened:
     ops = passed.ops if passed is not None else []
     if passed is not None and passed.traffic:
         slots = [list(passed.traffic) for _ in range(options.workers)]
-        return Opened(slots, address_of(passed.traffic[0]), True, notifier, ops)
-    slots = open_slots(options.worker.listen, options.workers)
-    return Opened(
-        slots, Address(options.worker.listen.host, address_of(slots[0][0]).port), False, notifier, ops
-    )
+        said = " and ".join(str(address_of(one)) for one in passed.traffic)
+        return Opened(slots, said, True, notifier, ops)
+    slots, said = open_all(options.worker.listen, options.workers)
+    files = [(one, file_id(one)) for one in options.worker.listen if isinstance(one, UnixAddress)]
+    return Opened(slots, said, False, notifier, ops, files)

@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from authgate_fast.limits import DEFAULTS, Limits, with_settings
+from authgate_fast.server import entry_options
 from authgate_fast.server.cpus import usable_cpus
+from authgate_fast.server.entry_options import UsageError, environment
 from authgate_fast.server.listening import Address
+from authgate_fast.server.tls_options import TlsOptions
+from authgate_fast.server.unix_listening import UnixAddress
+
+__all__ = ["UsageError", "environment"]
 
 OK, WRONG_INPUT, USAGE, ENVIRONMENT = 0, 1, 2, 3
 
@@ -22,18 +27,20 @@ MAX_WORKERS = 512
 """More is a slip of the finger, not a machine."""
 
 
-class UsageError(Exception):
-    """An option's value is wrong; the text says how to write it."""
-
-
 @dataclass(slots=True)
 class WorkerOptions:
-    """How one worker runs. ``ops`` None: no ops listener."""
+    """How one worker runs. ``ops`` None: no ops listener.
 
-    listen: Address = field(default_factory=lambda: Address("127.0.0.1", 8080))
+    ``proxy_sources``: whose connections begin with a PROXY header, as networks; `UNIX` among them stands for peers on
+    Unix sockets.
+    """
+
+    listen: tuple[Address | UnixAddress, ...] = (Address("127.0.0.1", 8080),)
     ops: Address | None = field(default_factory=lambda: Address("127.0.0.1", 9321))
     limits: Limits = DEFAULTS
     drain_timeout_s: float = 30.0
+    tls: TlsOptions | None = None
+    proxy_sources: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -51,11 +58,6 @@ class RunOptions:
     keeps_spare: bool = True
 
 
-def environment(name: str) -> str | None:
-    """Return the setting AUTHGATE_`name`, None if it is not there or empty."""
-    return os.environ.get(f"AUTHGATE_{name}") or None
-
-
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add the options of `authgate run`."""
     add_source(parser)
@@ -70,6 +72,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--state-dir", type=Path, default=environment("STATE_DIR"), metavar="DIR",
                         help="keep the last good documents of Redis here, to start while Redis is away")  # fmt: skip
     add_secret_key(parser)
+    entry_options.add_entry(parser)
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
@@ -89,8 +92,9 @@ def add_secret_key(parser: argparse.ArgumentParser) -> None:
 
 def add_serving(parser: argparse.ArgumentParser) -> None:
     """Add what the demo has too."""
-    parser.add_argument("--listen", default=environment("LISTEN") or "127.0.0.1:8080", metavar="HOST:PORT",
-                        help="where clients come in (default %(default)s)")  # fmt: skip
+    parser.add_argument("--listen", action="append", default=None, metavar="HOST:PORT",
+                        help="where clients come in; repeatable; unix:PATH for a Unix socket; with certificates "
+                        "TLS is spoken, except at http://HOST:PORT (default 127.0.0.1:8080)")  # fmt: skip
     parser.add_argument("--ops", default=environment("OPS") or "127.0.0.1:9321", metavar="HOST:PORT",
                         help="health and status, or 'off' (default %(default)s)")  # fmt: skip
     parser.add_argument("--drain-timeout", default=environment("DRAIN_TIMEOUT") or "30", metavar="S",
@@ -124,6 +128,8 @@ def parse_run(arguments: list[str]) -> RunOptions:
 def run_options(options: argparse.Namespace) -> RunOptions:
     """Read what `add_run` added. Raises UsageError."""
     worker = worker_options(options)
+    worker.tls = entry_options.read_tls(options)
+    worker.proxy_sources = entry_options.read_proxy_sources(options)
     workers, is_count_asked = _worker_count(options.workers)
     config, redis = source_of(options)
     if options.spare not in {"on", "off"}:
@@ -162,21 +168,11 @@ def worker_options(options: argparse.Namespace) -> WorkerOptions:
     except ValueError as error:
         raise UsageError(str(error)) from None
     return WorkerOptions(
-        listen=_address(options.listen, "--listen"),
-        ops=None if options.ops == "off" else _address(options.ops, "--ops"),
+        listen=entry_options.read_listen(options),
+        ops=None if options.ops == "off" else entry_options.read_address(options.ops, "--ops"),
         limits=limits,
         drain_timeout_s=seconds(options.drain_timeout, "--drain-timeout"),
     )
-
-
-def _address(text: str, option: str) -> Address:
-    host, colon, port_text = text.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    port = int(port_text) if port_text.isascii() and port_text.isdecimal() else -1
-    if not colon or not host or not 0 <= port <= 65_535:
-        raise UsageError(f"{option} {text}: write it as HOST:PORT, for instance 127.0.0.1:8080")
-    return Address(host, port)
 
 
 def seconds(text: str, option: str) -> float:

@@ -15,7 +15,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from authgate_fast.config.file import Signature, file_signature
@@ -30,6 +29,7 @@ from authgate_fast.server.certificates import (
     read_pair,
 )
 from authgate_fast.server.client_certificate import certificate_lines
+from authgate_fast.server.tls_options import OFF, REQUIRED, TlsOptions
 
 _log = logging.getLogger("authgate.tls")
 
@@ -41,24 +41,12 @@ TICKET_KEYS_S = 86_400.0
 """Session tickets are encrypted with keys of the context; after a day a new one is made, so that old keys go."""
 _DAY_S = 86_400.0
 
-OFF, OPTIONAL, REQUIRED = "off", "optional", "required"
 
-
-@dataclass(frozen=True, slots=True)
-class TlsOptions:
-    """Where certificates are. ``pairs`` are (certificate, key) files, the first of them the default.
-
-    ``client_auth``: whether clients show a certificate, `OFF`, `OPTIONAL` or `REQUIRED`.
-    """
-
-    pairs: tuple[tuple[Path, Path], ...]
-    directory: Path | None = None
-    client_ca: Path | None = None
-    client_auth: str = OFF
-
-    def all_pairs(self) -> tuple[tuple[Path, Path], ...]:
-        """Return the pairs, and those of the directory as it is now, in the order of their names."""
-        return self.pairs if self.directory is None else (*self.pairs, *_pairs_of(self.directory))
+def all_pairs(options: TlsOptions) -> tuple[tuple[Path, Path], ...]:
+    """Return the pairs, and those of the directory as it is now, in the order of their names."""
+    if options.directory is None:
+        return options.pairs
+    return (*options.pairs, *_pairs_of(options.directory))
 
 
 def _pairs_of(directory: Path) -> list[tuple[Path, Path]]:
@@ -224,7 +212,7 @@ class ServerTls:
         """Return what changes whenever one of the files does."""
         options = self._options
         with contextlib.suppress(CertificateError):
-            pairs = options.all_pairs()
+            pairs = all_pairs(options)
             files: Iterable[Path] = [file for pair in pairs for file in pair]
             if options.client_ca is not None:
                 files = [*files, options.client_ca]
@@ -254,7 +242,7 @@ class ServerTls:
         problems: dict[str, str] = {}
         pairs: list[Pair] = []
         try:
-            places = options.all_pairs()
+            places = all_pairs(options)
         except CertificateError as error:
             problems[str(options.directory)] = str(error)
             places = (*options.pairs, *(place for place in self._known if place not in options.pairs))
@@ -360,7 +348,6 @@ class ServerTls:
                 for pair in (serving.pairs if serving is not None else ())
             ],
             "client_auth": self._options.client_auth,
-            "failures_total": dict(self.failures),
             "problems": list(self._problems.values()),
         }
 

@@ -26,11 +26,14 @@ from authgate_fast.proxy.farewell import Farewell
 from authgate_fast.proxy.pool import Pools
 from authgate_fast.proxy.timeouts import Ticker
 from authgate_fast.server.accepting import Acceptor
+from authgate_fast.server.certificates import CertificateError
 from authgate_fast.server.descriptors import fit_open_files
-from authgate_fast.server.listening import Address, ListenError, address_of, open_slots
+from authgate_fast.server.entrance import Entrance, ProxySources
+from authgate_fast.server.listening import Address, ListenError, address_of, open_all
 from authgate_fast.server.ops import OpsServer
 from authgate_fast.server.options import WorkerOptions
 from authgate_fast.server.report import FailureLog
+from authgate_fast.server.tls import ServerTls
 
 if TYPE_CHECKING:
     import socket
@@ -47,6 +50,8 @@ _log = logging.getLogger("authgate")
 DRAIN_IDLE_S = 0.5
 """How long a kept-alive client connection stays open in a drain, for a request that is already on its way."""
 _POLL_S = 0.02
+CERTIFICATES_WAIT_S = 3.0
+"""How long a worker that starts waits for certificates that cannot be used: somebody may be writing them."""
 
 
 class Source(Protocol):
@@ -83,8 +88,16 @@ class Worker:
         configuration.on_swap.append(self._swap)
         self._ticker = Ticker(context)
         self._ops = OpsServer(self.status, self.is_ready, self.metrics)
+        self._tls = None if options.tls is None else ServerTls(options.tls)
+        self._entrance = Entrance(
+            context,
+            self._tls,
+            ProxySources.of(options.proxy_sources),
+            frozenset(one.port for one in options.listen if isinstance(one, Address) and one.plain),
+        )
         # A protocol by its methods only.
-        self._acceptor = Acceptor(lambda: Downstream(context))  # type: ignore[arg-type, return-value]
+        self._acceptor = Acceptor(lambda: Downstream(context), self._entrance)  # type: ignore[arg-type, return-value]
+        self._tls_task: asyncio.Task[None] | None = None
         self._port = 0
         self._source_task: asyncio.Task[None] | None = None
         self._resolver_task: asyncio.Task[None] | None = None
@@ -115,14 +128,19 @@ class Worker:
             gc.freeze()
 
     async def start(self) -> None:
-        """Start everything but the accepting of connections. Raises ListenError."""
-        self._ticker.start()
+        """Start everything but the accepting of connections. Raises ListenError and CertificateError."""
         loop = asyncio.get_running_loop()
+        if self._tls is not None:
+            await _load(self._tls)
+        self._ticker.start()
         try:
             await self._ops.listen(self._options.ops)
         except ListenError:
             self._ticker.stop()
             raise
+        if self._tls is not None:
+            self._tls_task = loop.create_task(self._tls.run(), name="certificates")
+            self._tls_task.add_done_callback(self._task_ended)
         if self._source is not None:
             self._source_task = loop.create_task(self._source.run(), name="source")
             self._source_task.add_done_callback(self._task_ended)
@@ -131,11 +149,14 @@ class Worker:
 
     async def listen(self) -> None:
         """Open the address of the options and accept from it. Raises ListenError."""
-        await self.accept_from(0, open_slots(self._options.listen, 1)[0])
+        slots, _ = open_all(self._options.listen, 1)
+        await self.accept_from(0, slots[0])
 
     async def accept_from(self, slot: int, sockets: Sequence[socket.socket]) -> None:
         """Accept from the sockets of a slot, its own or another's."""
-        self._port = self._port or address_of(sockets[0]).port
+        for address in map(address_of, sockets):
+            if isinstance(address, Address):
+                self._port = self._port or address.port
         await self._acceptor.add(slot, sockets)
 
     async def leave(self, slot: int) -> None:
@@ -160,12 +181,16 @@ class Worker:
         begun_s = context.loop.time()
         deadline_s = begun_s + self._options.drain_timeout_s
         farewell = Farewell(context, begun_s, self._options.drain_timeout_s / 2)
-        while (context.connections or context.tunnels) and context.loop.time() < deadline_s:
+        entrance = self._entrance
+        while (
+            context.connections or context.tunnels or entrance.pending
+        ) and context.loop.time() < deadline_s:
             farewell.go_on(context.loop.time())
             await asyncio.sleep(_POLL_S)
             if context.loop.time() - begun_s >= idle_s:
                 await asyncio.sleep(0)
                 await asyncio.sleep(0)  # what has arrived meanwhile is read first, and is served
+                entrance.close_idle()
                 for connection in list(context.connections):
                     connection.close_idle()
         if context.connections:
@@ -174,7 +199,8 @@ class Worker:
                 connection.abort()
         for tunnel in list(context.tunnels):
             tunnel.abort()
-        for task in (self._source_task, self._resolver_task):
+        await entrance.close()
+        for task in (self._source_task, self._resolver_task, self._tls_task):
             if task is not None:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError, Exception):
@@ -234,6 +260,8 @@ class Worker:
             "retries_total": counters.retries,
             "upstream_failures_total": counters.upstream_failures,
             "upstreams": context.pools.counts(),
+            **self._entrance.status(),
+            **({} if self._tls is None else {"tls": self._tls.status()}),
         }
 
     def metrics(self) -> list[Family]:
@@ -247,3 +275,17 @@ class Worker:
 
     def reopen_logs(self) -> None:
         """SIGUSR1: log files that were moved away are opened anew. There are none yet."""
+
+
+async def _load(tls: ServerTls) -> None:
+    """Load the certificates, which were good when the node started. Raises CertificateError."""
+    deadline_s = time.monotonic() + CERTIFICATES_WAIT_S
+    while True:
+        try:
+            tls.load(is_strict=False)
+        except CertificateError:
+            if time.monotonic() >= deadline_s:
+                raise
+            await asyncio.sleep(0.1)
+        else:
+            return

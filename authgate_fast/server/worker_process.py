@@ -148,8 +148,9 @@ class WorkerProcess:
         _show_name(f"authgate-w{told['slot']}")
         start_logging(told["slot"])
         if told["slot"] != 0:
-            # What documents deserve is the same in all workers; the first one says it.
-            logging.getLogger("authgate.config").setLevel(logging.CRITICAL)
+            # What documents and certificates deserve is the same in all workers; the first one says it.
+            for name in ("authgate.config", "authgate.tls"):
+                logging.getLogger(name).setLevel(logging.CRITICAL)
         try:
             if told["protocol"] != PROTOCOL:
                 raise CannotStartError(
@@ -172,10 +173,14 @@ class WorkerProcess:
     async def _serve(self, told: Message) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._signalled, number)
+        from authgate_fast.server.certificates import CertificateError
         from authgate_fast.server.worker import DRAIN_IDLE_S
 
         worker, configuration = await self._build(told)
-        await worker.start()
+        try:
+            await worker.start()
+        except CertificateError as error:
+            raise CannotStartError(ENVIRONMENT, f"authgate: {error}") from None
         self._worker = worker
         self.send("started")
         self._beat(worker)

@@ -219,7 +219,7 @@ def test_sockets_for_another_process_are_not_ours(environment: dict[str, str]) -
 def test_a_passed_socket_that_does_not_listen_is_refused() -> None:
     with socket.socket() as one:
         environment = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
-        with pytest.raises(ListenError, match="no TCP socket that listens"):
+        with pytest.raises(ListenError, match="no stream socket that listens"):
             take_passed(environment, os.dup(one.fileno()))
 
 

@@ -17,7 +17,8 @@ import trustme
 
 from authgate_fast.limits import DEFAULTS, Limits
 from authgate_fast.server.entrance import Entrance, ProxySources
-from authgate_fast.server.tls import OFF, ServerTls, TlsOptions
+from authgate_fast.server.tls import ServerTls
+from authgate_fast.server.tls_options import OFF, TlsOptions
 from authgate_fast.snapshot import Snapshot
 from tests.proxy.harness import BOUND_S, Handler, Stack, backend, echo, gateway, make_snapshot
 

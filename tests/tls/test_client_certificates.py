@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from authgate_fast.server.client_certificate import MAX_VALUE_BYTES, certificate_lines, escape_subject
-from authgate_fast.server.tls import OPTIONAL, REQUIRED
+from authgate_fast.server.tls_options import OPTIONAL, REQUIRED
 from tests.proxy.scripted import until
 from tests.tls.kit import GET, client_context, door, put, visit, write_pair
 

@@ -15,6 +15,7 @@ import pytest
 import trustme
 
 from authgate_fast.limits import Limits
+from authgate_fast.server import entrance
 from tests.proxy.harness import BOUND_S
 from tests.proxy.scripted import until
 from tests.tls.kit import GET, client_context, connected, door, read_all, visit, write_pair
@@ -326,6 +327,35 @@ async def test_connections_on_their_way_in_count_towards_the_limit(
         assert here.stack.context.counters.limit_hits == {"max_connections": 1}
         await until(lambda: not here.entrance.pending)
         assert (await visit(here.port, client_context(authority))).answer
+
+
+async def test_who_has_been_on_the_way_in_for_long_makes_room_for_others(
+    authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(entrance, "SUSPECT_AFTER_S", 0.0)
+    limits = Limits(max_connections=4)
+    async with door(write_pair(authority, tmp_path, "p", "localhost"), limits=limits) as here:
+        async with contextlib.AsyncExitStack() as flood:
+            silent = [await flood.enter_async_context(connected(here.port)) for _ in range(4)]
+            await until(lambda: here.entrance.pending == 4)
+            assert (await visit(here.port, client_context(authority))).answer
+            assert await read_all(silent[0][0]) == b""
+        await until(lambda: not here.entrance.pending)
+
+
+async def test_one_address_has_only_so_many_connections_on_their_way_in(
+    authority: trustme.CA, tmp_path: Path
+) -> None:
+    limits = Limits(max_connections_per_address=2)
+    async with (
+        door(write_pair(authority, tmp_path, "p", "localhost"), limits=limits) as here,
+        connected(here.port),
+        connected(here.port),
+    ):
+        await until(lambda: here.entrance.pending == 2)
+        async with connected(here.port) as (reader, _):
+            assert await read_all(reader) == b""
+        assert here.stack.context.counters.limit_hits == {"max_connections_per_address": 1}
 
 
 async def test_clients_that_leave_at_any_moment_leave_nothing_behind(

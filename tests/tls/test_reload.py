@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from authgate_fast.server import tls as tls_module
 from authgate_fast.server.certificates import CertificateError
-from authgate_fast.server.tls import OPTIONAL, ServerTls, TlsOptions
+from authgate_fast.server.tls import ServerTls
+from authgate_fast.server.tls_options import OPTIONAL, TlsOptions
 from tests.proxy.harness import BOUND_S, read_head
 from tests.proxy.scripted import until
 from tests.tls.kit import GET, Door, client_context, connected, door, put, visit, write_pair
