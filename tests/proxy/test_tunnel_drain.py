@@ -33,7 +33,7 @@ async def test_both_ends_get_1001_and_the_worker_ends_long_before_its_timeout() 
         drained = asyncio.create_task(world.worker.drain())
         assert await closed(client) == 1001
         await asyncio.wait_for(drained, BOUND_S)
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < 8
         await until(lambda: bool(world.ended))
         assert world.ended[0].close_code == 1001
 
@@ -133,7 +133,7 @@ async def test_who_does_not_answer_a_goodbye_is_cut_within_the_timeout(stuck: st
                 await asyncio.sleep(0.005)
         begun = time.monotonic()
         await asyncio.wait_for(world.worker.drain(), BOUND_S)
-        assert time.monotonic() - begun < 1.5
+        assert time.monotonic() - begun < 3
         assert not world.context.tunnels
         if stuck == "silent":
             assert await asyncio.wait_for(reader.read(-1), BOUND_S) == CLOSE_1001
@@ -142,7 +142,7 @@ async def test_who_does_not_answer_a_goodbye_is_cut_within_the_timeout(stuck: st
 
 async def test_many_are_not_told_all_at_once() -> None:
     count = 60
-    async with running(drain_timeout_s=2.0) as world:
+    async with running(drain_timeout_s=4.0) as world:
         clients = [await world.dial("/p") for _ in range(count)]
         moments: list[float] = []
 
@@ -156,7 +156,7 @@ async def test_many_are_not_told_all_at_once() -> None:
         await asyncio.gather(*waits)
         spread = count / GOODBYES_PER_SECOND
         assert max(moments) - min(moments) > spread / 2
-        assert max(moments) - begun < spread + 1.0
+        assert max(moments) - begun < spread + 3.0
 
 
 async def test_an_upgrade_that_comes_while_draining_is_refused() -> None:
