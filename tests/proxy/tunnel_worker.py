@@ -87,7 +87,7 @@ async def running(
         configuration = Configuration(limits)
         configuration.replace_all({key: orjson.dumps(document) for key, document in documents.items()})
         assert not configuration.refused, configuration.refused
-        options = WorkerOptions(Address("127.0.0.1", 0), None, limits, drain_timeout_s)
+        options = WorkerOptions((Address("127.0.0.1", 0),), None, limits, drain_timeout_s)
         worker = Worker(configuration, None, options)
         await worker.start()
         await worker.listen()
