@@ -33,7 +33,7 @@ MODULES = (
     "snapshot",
 )
 """Of ``auth/`` what a request with a known credential meets; tokens are read by libraries that are compiled anyway."""
-ROOMS = ("http", "proxy", "routing")
+ROOMS = ("balance", "http", "proxy", "routing")
 TYPE_OPTIONS = ("--config-file=", "--python-version=3.11", "--ignore-missing-imports", "--no-error-summary")
 """`make lint` judges the types strictly; here they only have to be known."""
 

@@ -80,10 +80,34 @@ def caller_address(head: RequestHead, client: Client) -> str:
     return address
 
 
-class Forward:
-    """Send the request on. ``head`` is the complete head for the backend, framing and empty line included."""
+class HeadParts:
+    """What of a head depends on the target, so that it can be written for another one.
 
-    __slots__ = ("gateway", "head", "identity", "request_id", "route", "service", "target")
+    ``path`` is the backend's path without the target's base, ``tail`` the query with its ``?``; ``host_line`` is b""
+    where the target's own counts. What is alike for all begins at ``rest_at``. ``hash_key`` is what the service
+    hashes on, b"" without it.
+    """
+
+    __slots__ = ("hash_key", "host_line", "method", "path", "rest_at", "tail")
+
+    def __init__(
+        self, method: bytes, path: bytes, tail: bytes, host_line: bytes, rest_at: int, hash_key: bytes
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.tail = tail
+        self.host_line = host_line
+        self.rest_at = rest_at
+        self.hash_key = hash_key
+
+
+class Forward:
+    """Send the request on. ``head`` is the complete head for the backend, framing and empty line included.
+
+    ``parts`` is there when the service is balanced: then ``target`` is not chosen yet, but the first of several.
+    """
+
+    __slots__ = ("gateway", "head", "identity", "parts", "request_id", "route", "service", "target")
 
     def __init__(
         self,
@@ -94,6 +118,7 @@ class Forward:
         identity: Identity | None,
         request_id: bytes,
         head: bytes,
+        parts: HeadParts | None = None,
     ) -> None:
         self.gateway = gateway
         self.route = route
@@ -102,6 +127,23 @@ class Forward:
         self.identity = identity
         self.request_id = request_id
         self.head = head
+        self.parts = parts
+
+    def aim_at(self, target: Target) -> None:
+        """Write the head for `target`."""
+        parts = self.parts
+        if parts is None or target is self.target:
+            return
+        self.target = target
+        rest = self.head[parts.rest_at :]
+        start = b"%b %b%b HTTP/1.1\r\n%b" % (
+            parts.method,
+            target.base_path + parts.path or b"/",
+            parts.tail,
+            parts.host_line or target.host_line,
+        )
+        parts.rest_at = len(start)
+        self.head = start + rest
 
 
 class Refusal:

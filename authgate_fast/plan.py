@@ -11,12 +11,14 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 from authgate_fast.auth.interface import Denial, Lookup
+from authgate_fast.balance.hash_key import hash_key
 from authgate_fast.decision import (
     NAMELESS,
     UNIX,
     Allowed,
     Client,
     Forward,
+    HeadParts,
     Local,
     Pending,
     Plan,
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
 SERVER_ALLOW: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 """The answer to ``OPTIONS *``: what the gateway as a whole can pass on."""
+_AROUND_TARGET: Final = len(b"  HTTP/1.1\r\n")
 PATH_MEMO_SIZE: Final = 1_024
 """Matched paths remembered per gateway and snapshot: a hot path costs one dict look-up."""
 PATH_MEMO_BYTES: Final = 256
@@ -358,16 +361,11 @@ def _forward(
     presented: Presented,
     identity: Identity | None,
 ) -> Plan:
-    """Choose the target and write the head that it gets."""
+    """Write the head for the target, or for the first of several (`Forward.aim_at` writes it for another)."""
     service = route.service
     if service is None:
         return Refusal(Reason.SERVICE_NOT_CONFIGURED, request_id, gateway=gateway, route=route)
-    targets = service.targets
-    if len(targets) == 1:
-        chosen = targets[0]
-    else:
-        service.turn = turn = (service.turn + 1) % len(targets)
-        chosen = targets[turn]
+    chosen = service.targets[0]
     # Three places of their own in the one copy below: adding them up first would copy a long token twice more.
     identity_lines = token_line = kept_lines = b""
     if identity is not None:
@@ -391,7 +389,18 @@ def _forward(
         _forwarded_lines(head, client),
         request_id,
     )
-    return Forward(gateway, route, service, chosen, identity, request_id, head_bytes)
+    if not service.is_balanced:
+        return Forward(gateway, route, service, chosen, identity, request_id, head_bytes)
+    host_line = b"Host: %b\r\n" % head.host if service.preserve_host and head.host else b""
+    target = chosen.base_path + path or b"/"
+    rest_at = len(head.method) + len(target) + len(tail) + len(host_line or chosen.host_line) + _AROUND_TARGET
+    balancing = service.balancing
+    key = b""
+    if balancing.method == "hash":
+        by_address = not balancing.hash_field and not balancing.hash_cookie
+        key = caller_address(head, client).encode() if by_address else hash_key(balancing, head, presented)
+    parts = HeadParts(head.method, path, tail, host_line, rest_at, key)
+    return Forward(gateway, route, service, chosen, identity, request_id, head_bytes, parts)
 
 
 def _framing_line(head: RequestHead) -> bytes:

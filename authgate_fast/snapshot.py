@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from authgate_fast.auth.interface import Authenticator
     from authgate_fast.auth.session import Session
+    from authgate_fast.balance.group import Group
     from authgate_fast.routing.path_policy import PathPolicy
     from authgate_fast.routing.trie import Trie
 
@@ -38,7 +39,8 @@ class Target:
     """One address of a service.
 
     ``base_path`` has no trailing slash ("" for the root). ``host_line`` is the complete Host field
-    line for this target, CRLF included. Two equal ``endpoint`` values share one connection pool.
+    line for this target, CRLF included. Two equal ``endpoint`` values share one connection pool. ``weight`` is its
+    share of the service's requests, 0 for none. ``url`` names it to people, and through changes of configuration.
     """
 
     scheme: str
@@ -46,20 +48,81 @@ class Target:
     port: int
     base_path: bytes
     host_line: bytes
-    endpoint: tuple[str, str, int] = field(init=False)
+    weight: int = 1
+    allow_link_local: bool = False
+    endpoint: tuple[str, str, int, bool] = field(init=False)
+    url: str = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "endpoint", (self.scheme, self.host, self.port))
+        endpoint = (self.scheme, self.host, self.port, self.allow_link_local)
+        object.__setattr__(self, "endpoint", endpoint)
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        url = f"{self.scheme}://{host}:{self.port}{self.base_path.decode('ascii')}"
+        object.__setattr__(self, "url", url)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, frozen=True)
+class Balancing:
+    """How a service's requests are spread over its targets, and how many it takes at once.
+
+    ``method`` is ``least_connections``, ``round_robin`` or ``hash``. What is hashed is the field or the cookie of a
+    name (``hash_field`` in lower case), or without either the client's address. ``max_connections`` None: no limit.
+    """
+
+    method: str = "least_connections"
+    hash_field: bytes = b""
+    hash_cookie: bytes = b""
+    max_failures: int = 5
+    eject_s: float = 10.0
+    failure_statuses: frozenset[int] = frozenset()
+    slow_start_s: float = 10.0
+    max_connections: int | None = None
+    max_queue: int = 100
+    queue_timeout_s: float = 5.0
+
+
+@dataclass(slots=True, frozen=True)
+class HealthCheck:
+    """What asks each target of a service regularly how it does. ``statuses`` None: 200 to 399 are good.
+
+    ``host_line`` is the complete Host field line, or b"" for the target's own; ``path`` is sent as it stands.
+    """
+
+    path: bytes
+    interval_s: float
+    timeout_s: float
+    healthy: int
+    unhealthy: int
+    statuses: frozenset[int] | None
+    host_line: bytes
+
+
 class Service:
-    """A backend API. ``turn`` is the round-robin cursor over ``targets``."""
+    """A backend API.
 
-    name: str
-    targets: tuple[Target, ...]
-    preserve_host: bool = False
-    turn: int = 0
+    ``is_balanced``: its requests ask its ``group`` for a target or a place; else there is the one target. The group
+    holds what is known of the targets and outlives snapshots; the room ``proxy`` puts it here.
+    """
+
+    __slots__ = ("balancing", "group", "health_check", "is_balanced", "name", "preserve_host", "targets")
+
+    def __init__(
+        self,
+        name: str,
+        targets: tuple[Target, ...],
+        preserve_host: bool = False,
+        balancing: Balancing | None = None,
+        health_check: HealthCheck | None = None,
+    ) -> None:
+        self.name = name
+        self.targets = targets
+        self.preserve_host = preserve_host
+        self.balancing = Balancing() if balancing is None else balancing
+        self.health_check = health_check
+        self.is_balanced = (
+            len(targets) > 1 or health_check is not None or self.balancing.max_connections is not None
+        )
+        self.group: Group | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -217,8 +280,8 @@ class Gateway:
     """One public front door.
 
     ``authenticator`` remembers what it has checked, so it lives on from one snapshot to the next while the
-    gateway's ``auth`` stays the same. ``frontend`` (BFF) serves what no route matches.
-    ``trusts_unix``: who comes in by a Unix socket is a trusted proxy, as the peers in ``trusted_proxies`` are.
+    gateway's ``auth`` stays the same. ``frontend`` (BFF) serves what no route matches. ``services`` are all that routes
+    can name. ``trusts_unix``: who comes in by a Unix socket is a trusted proxy, as the peers in ``trusted_proxies`` are.
     ``path_memo`` belongs to the plan: paths that matched.
     ``fixed_lines`` are the field lines every request to a backend carries (Via, X-Gateway-Id).
     """
@@ -232,6 +295,7 @@ class Gateway:
         "name",
         "path_memo",
         "path_policy",
+        "services",
         "trie",
         "trusted_proxies",
         "trusts_unix",
@@ -248,6 +312,7 @@ class Gateway:
         trusted_proxies: tuple[IPv4Network | IPv6Network, ...],
         fixed_lines: bytes,
         frontend: Route | None = None,
+        services: tuple[Service, ...] = (),
         *,
         trusts_unix: bool = False,
     ) -> None:
@@ -261,6 +326,7 @@ class Gateway:
         self.trusts_unix = trusts_unix
         self.fixed_lines = fixed_lines
         self.frontend = frontend
+        self.services = services
         self.path_memo: dict[bytes, KnownPath] = {}
 
     def with_hosts(self, hosts: tuple[str, ...]) -> Gateway:
@@ -275,6 +341,7 @@ class Gateway:
             self.trusted_proxies,
             self.fixed_lines,
             self.frontend,
+            self.services,
             trusts_unix=self.trusts_unix,
         )
 

@@ -14,6 +14,9 @@ from authgate_fast.auth.jwt import JwtAuthenticator, SigningKeysLookup
 from authgate_fast.auth.oauth2 import IntrospectionLookup, IssuerKeysLookup, OAuth2Authenticator
 from authgate_fast.auth.session import Session
 from authgate_fast.auth.token_cache import TokenCache
+from authgate_fast.balance.budget import RetryBudget
+from authgate_fast.balance.group import Group
+from authgate_fast.balance.member import Member
 from authgate_fast.decision import Allowed, Client, Forward, Local, Pending, Refusal
 from authgate_fast.http.chunked import ChunkedDecoder
 from authgate_fast.http.request import RequestHead
@@ -33,7 +36,9 @@ from authgate_fast.proxy.waiting import LocalExchange, Waiting
 from authgate_fast.routing.path_policy import PathPolicy
 from authgate_fast.routing.trie import Node, Trie
 from authgate_fast.snapshot import (
+    Balancing,
     Gateway,
+    HealthCheck,
     Identity,
     Leaf,
     Route,
@@ -61,6 +66,11 @@ HOT: list[type] = [
     User,
     Waiting,
     Allowed,
+    Balancing,
+    Group,
+    HealthCheck,
+    Member,
+    RetryBudget,
     ApiKeyAuthenticator,
     ChunkedDecoder,
     Client,

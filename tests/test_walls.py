@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).parents[1] / "authgate_fast"
 ROOMS = (
     ("errors", "limits"),
     ("snapshot",),
-    ("routing", "http", "auth"),
+    ("routing", "http", "auth", "balance"),
     ("decision", "addresses"),
     ("plan",),
     ("model_fields",),
@@ -33,7 +33,7 @@ ROOMS = (
     ("server",),
     ("cli",),
 )
-PURE = ("errors", "limits", "addresses", "snapshot", "routing", "http", "auth", "decision", "plan")
+PURE = ("errors", "limits", "addresses", "snapshot", "routing", "http", "auth", "balance", "decision", "plan")
 IMPURE = frozenset(
     {
         "asyncio", "concurrent", "h11", "httptools", "io", "logging", "multiprocessing", "os", "pathlib",
@@ -53,7 +53,7 @@ NEVER_IN_PROXY = (
     "demo",
     "server",
 )
-DATA_PLANE = ("proxy", "plan", "decision", "snapshot", "http", "routing", "auth")
+DATA_PLANE = ("proxy", "plan", "decision", "snapshot", "http", "routing", "auth", "balance")
 CLOCK_CALLS = frozenset({"now", "utcnow", "today"})
 
 

@@ -162,7 +162,7 @@ class Pools:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._by_endpoint: dict[tuple[str, str, int], Pool] = {}
+        self._by_endpoint: dict[tuple[str, str, int, bool], Pool] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._last_target: Target | None = None
         self._last: Pool | None = None
@@ -192,7 +192,7 @@ class Pools:
         """Return open and idle connections by endpoint, for /status."""
         return {
             f"{scheme}://{host}:{port}": {"open": pool.open, "idle": len(pool.idle)}
-            for (scheme, host, port), pool in self._by_endpoint.items()
+            for (scheme, host, port, _), pool in self._by_endpoint.items()
         }
 
     async def close(self) -> None:

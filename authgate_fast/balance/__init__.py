@@ -1,0 +1,1 @@
+"""Which target of a service a request goes to, and what keeps a service from too many of them. Pure."""
