@@ -18,6 +18,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from authgate_fast.addresses import TargetUrl, is_guarded, parse_network, parse_public_host, parse_target_url
 from authgate_fast.decision import UNIX
 from authgate_fast.model_auth import Auth
+from authgate_fast.model_balance import BalancingFields, TargetEntry
 from authgate_fast.model_fields import (
     DEFAULT_KEY_ID,
     MAX_LIST,
@@ -114,17 +115,17 @@ class GatewayDocument(Document):
         return tuple(parse_network(text) for text in self.trusted_proxies if text != UNIX)
 
 
-class ServiceDocument(Narrowing):
+class ServiceDocument(Narrowing, BalancingFields):
     """A backend API: one or more target URLs."""
 
     target_url: Url | None = Field(
         None, description="the backend's URL, such as http://catalog:8080 or https://example.com/v1"
     )
-    target_urls: tuple[Url, ...] | None = Field(
+    target_urls: tuple[TargetEntry, ...] | None = Field(
         None,
         min_length=1,
         max_length=MAX_LIST,
-        description="a list of at least one URL, instead of target_url",
+        description="a list of at least one URL or {url, weight}, instead of target_url",
     )
     preserve_host: bool = Field(False, description="true (the backend sees the client's Host) or false")
     forward_token: bool = Field(
@@ -146,13 +147,26 @@ class ServiceDocument(Narrowing):
                         "set allow_link_local: true if this is meant",
                         ("target_url",) if self.target_url is not None else ("target_urls", index),
                     )
+        for index, target in enumerate(self.targets):
+            if target in self.targets[:index]:
+                raise refusal("this target stands here twice; give it a weight", at=("target_urls", index))
+        if not any(self.weights):
+            raise refusal(
+                "a target needs a weight above 0", "enabled: false switches a service off", ("target_urls",)
+            )
         return self
 
     @cached_property
     def targets(self) -> tuple[TargetUrl, ...]:
         """All target URLs, taken apart."""
-        texts = self.target_urls if self.target_url is None else (self.target_url,)
-        return tuple(parse_target_url(text) for text in texts or ())
+        entries = self.target_urls if self.target_url is None else (self.target_url,)
+        texts = [entry if isinstance(entry, str) else entry.url for entry in entries or ()]
+        return tuple(parse_target_url(text) for text in texts)
+
+    @cached_property
+    def weights(self) -> tuple[int, ...]:
+        """The share of each target."""
+        return tuple(1 if isinstance(entry, str) else entry.weight for entry in self.target_urls or ("",))
 
 
 class RouteDocument(Narrowing):

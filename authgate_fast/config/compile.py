@@ -17,13 +17,16 @@ from authgate_fast.config.problems import Problem
 from authgate_fast.decision import UNIX
 from authgate_fast.limits import NARROWABLE, Limits
 from authgate_fast.model import ConsumerDocument, GatewayDocument, Narrowing, RouteDocument, ServiceDocument
+from authgate_fast.model_balance import HashOnDocument, HealthCheckDocument
 from authgate_fast.model_fields import seconds_of
 from authgate_fast.routing.path_policy import PathPolicy
 from authgate_fast.routing.template import Template
 from authgate_fast.routing.trie import build_trie
 from authgate_fast.snapshot import (
+    Balancing,
     Consumers,
     Gateway,
+    HealthCheck,
     Identity,
     Route,
     Service,
@@ -128,6 +131,7 @@ def compile_gateway_steps(  # as above
         fixed_lines=f"Via: 1.1 authgate\r\nX-Gateway-Id: {name}\r\n".encode("ascii"),
         frontend=make_frontend(document.auth, node),
         trusts_unix=UNIX in document.trusted_proxies,
+        services=tuple(compiled_services.values()),
     )
     return Compiled(gateway, clashes)
 
@@ -141,10 +145,48 @@ def compile_service(name: str, document: ServiceDocument) -> Service:
             port=target.port,
             base_path=target.base_path.encode("ascii"),
             host_line=f"Host: {target.authority}\r\n".encode("ascii"),
+            weight=weight,
+            allow_link_local=document.allow_link_local,
         )
-        for target in document.targets
+        for target, weight in zip(document.targets, document.weights, strict=True)
     )
-    return Service(name, targets, preserve_host=document.preserve_host)
+    check = document.health_check
+    return Service(
+        name,
+        targets,
+        preserve_host=document.preserve_host,
+        balancing=_compile_balancing(document),
+        health_check=None if check is None else _compile_check(check),
+    )
+
+
+def _compile_balancing(document: ServiceDocument) -> Balancing:
+    on = document.hash_on
+    names = (on.header or "", on.cookie or "") if isinstance(on, HashOnDocument) else ("", "")
+    return Balancing(
+        method=document.balance,
+        hash_field=names[0].encode("ascii"),
+        hash_cookie=names[1].encode("ascii"),
+        max_failures=document.max_failures,
+        eject_s=document.eject_s,
+        failure_statuses=frozenset(document.failure_statuses),
+        slow_start_s=document.slow_start_s,
+        max_connections=document.max_connections,
+        max_queue=document.max_queue,
+        queue_timeout_s=document.queue_timeout_s,
+    )
+
+
+def _compile_check(check: HealthCheckDocument) -> HealthCheck:
+    return HealthCheck(
+        path=check.path.encode("ascii"),
+        interval_s=check.interval_s,
+        timeout_s=check.timeout_s,
+        healthy=check.healthy,
+        unhealthy=check.unhealthy,
+        statuses=None if check.statuses is None else frozenset(check.statuses),
+        host_line=b"" if check.host is None else f"Host: {check.host}\r\n".encode("ascii"),
+    )
 
 
 def compile_consumer(

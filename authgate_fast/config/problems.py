@@ -18,6 +18,7 @@ from pydantic_core import ErrorDetails
 
 from authgate_fast.limits import NARROWABLE, Limits
 from authgate_fast.model_auth import AUTH_MODELS
+from authgate_fast.model_balance import UNION_TAGS
 
 MAX_SHOWN = 60
 _SECRET_FIELDS = frozenset(
@@ -175,7 +176,7 @@ def _unknown_field(
 
 def _without_tags(loc: tuple[str | int, ...]) -> tuple[str | int, ...]:
     """Take out what pydantic says of the member of a union that it looked at: it is no place in the document."""
-    return tuple(part for part in loc if part not in AUTH_MODELS)
+    return tuple(part for part in loc if part not in AUTH_MODELS and part not in UNION_TAGS)
 
 
 def _dig(value: object, within: tuple[str | int, ...]) -> object:
@@ -213,7 +214,7 @@ def _field_at(
     owner: type[BaseModel] | None = model
     info: FieldInfo | None = None
     for part in loc:
-        if isinstance(part, int):
+        if isinstance(part, int) or part in UNION_TAGS:
             continue
         if part in AUTH_MODELS:
             owner = AUTH_MODELS[str(part)]

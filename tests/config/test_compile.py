@@ -85,7 +85,7 @@ def test_a_target_has_its_host_line_without_the_port_of_its_scheme() -> None:
     urls = ["http://a:80/", "https://b:8443/v1/", "http://[::1]:443", "https://c"]
     service = compile_service("s", _service(target_url=None, target_urls=urls, preserve_host=True))
     assert service.preserve_host
-    assert [(t.endpoint, t.base_path, t.host_line) for t in service.targets] == [
+    assert [(t.endpoint[:3], t.base_path, t.host_line) for t in service.targets] == [
         (("http", "a", 80), b"", b"Host: a\r\n"),
         (("https", "b", 8443), b"/v1", b"Host: b:8443\r\n"),
         (("http", "::1", 443), b"", b"Host: [::1]:443\r\n"),
