@@ -40,6 +40,10 @@ class Limits:
     """What a client must take per second of what waits for it, averaged over ``send_timeout_s``; Kestrel's value."""
     connect_timeout_s: float = 5.0
     """Name look-up, connect and TLS handshake with a backend together. 504."""
+    connect_retry_s: float = 2.0
+    """How long after its first refused connect a backend may still be restarting: requests wait for it. Then 502."""
+    dns_refresh_s: float = 30.0
+    """How often the name of a target is resolved anew; few names change more often, and resolvers keep answers."""
     first_byte_timeout_s: float = 60.0
     """From a request's last byte to the backend's first, and from there to the end of its head. 504."""
     between_bytes_timeout_s: float = 60.0

@@ -281,7 +281,7 @@ class Gateway:
 
     ``authenticator`` remembers what it has checked, so it lives on from one snapshot to the next while the
     gateway's ``auth`` stays the same. ``frontend`` (BFF) serves what no route matches. ``services`` are all that routes
-    can name. ``trusts_unix``: who comes in by a Unix socket is a trusted proxy, as the peers in ``trusted_proxies`` are.
+    can name. ``trusts_unix``: who comes in by a Unix socket is a trusted proxy, as those in ``trusted_proxies`` are.
     ``path_memo`` belongs to the plan: paths that matched.
     ``fixed_lines`` are the field lines every request to a backend carries (Via, X-Gateway-Id).
     """

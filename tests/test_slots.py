@@ -17,7 +17,7 @@ from authgate_fast.auth.token_cache import TokenCache
 from authgate_fast.balance.budget import RetryBudget
 from authgate_fast.balance.group import Group
 from authgate_fast.balance.member import Member
-from authgate_fast.decision import Allowed, Client, Forward, Local, Pending, Refusal
+from authgate_fast.decision import Allowed, Client, Forward, HeadParts, Local, Pending, Refusal
 from authgate_fast.http.chunked import ChunkedDecoder
 from authgate_fast.http.request import RequestHead
 from authgate_fast.http.response import ResponseHead
@@ -27,9 +27,12 @@ from authgate_fast.proxy.context import Context, Counters
 from authgate_fast.proxy.downstream import Downstream
 from authgate_fast.proxy.exchange import Exchange
 from authgate_fast.proxy.farewell import Farewell
+from authgate_fast.proxy.groups import Groups
 from authgate_fast.proxy.heads import RequestReader, ResponseReader, _RequestSink, _ResponseSink
+from authgate_fast.proxy.names import Name, Names
 from authgate_fast.proxy.pace import Pace
-from authgate_fast.proxy.pool import Pool
+from authgate_fast.proxy.placement import Placement
+from authgate_fast.proxy.pool import Pool, Pools
 from authgate_fast.proxy.tunnel import Tunnel, TunnelSide
 from authgate_fast.proxy.upstream import Upstream
 from authgate_fast.proxy.waiting import LocalExchange, Waiting
@@ -68,8 +71,14 @@ HOT: list[type] = [
     Allowed,
     Balancing,
     Group,
+    Groups,
+    HeadParts,
     HealthCheck,
     Member,
+    Name,
+    Names,
+    Placement,
+    Pools,
     RetryBudget,
     ApiKeyAuthenticator,
     ChunkedDecoder,

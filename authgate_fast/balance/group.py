@@ -33,9 +33,9 @@ class Group:
     """
 
     __slots__ = (
-        "_balancing", "_method", "_owners", "active", "budget", "checks_failed_total", "checks_total", "chose_trial",
-        "ejections_total", "failure_statuses", "is_settled", "limit", "members", "name", "open", "queue_full_total",
-        "queue_timeouts_total", "queued_total", "requests_total", "retries_total", "waiting",
+        "_balancing", "_owners", "active", "budget", "checks_failed_total", "checks_total", "chose_trial",
+        "ejections_total", "failure_statuses", "is_settled", "limit", "members", "method", "name", "open",
+        "queue_full_total", "queue_timeouts_total", "queued_total", "requests_total", "retries_total", "waiting",
     )  # fmt: skip
 
     def __init__(self, name: str, service: Service, now_s: float) -> None:
@@ -57,7 +57,7 @@ class Group:
         self.chose_trial = False
         self._owners: list[int] = []
         self._balancing: Balancing = service.balancing
-        self._method = ""
+        self.method = ""
         self.limit = 0
         self.failure_statuses: frozenset[int] = frozenset()
         self.configure(service, now_s)
@@ -83,11 +83,13 @@ class Group:
                 member.check_run = 0
                 member.last_check = ""
             members.append(member)
+        before = [(member.key, member.weight) for member in self.open]
         self.members = members
         self.open = [member for member in members if member.weight > 0]
+        if before != [(member.key, member.weight) for member in self.open]:
+            self._owners = []
         self._balancing = balancing
-        self._method = balancing.method
-        self._owners = []
+        self.method = balancing.method
         self.limit = 0 if balancing.max_connections is None else balancing.max_connections
         self.failure_statuses = balancing.failure_statuses
         self._settle(now_s)
@@ -108,9 +110,9 @@ class Group:
             return None
         if len(members) == 1:
             member = members[0]
-        elif self._method == HASH and key:
+        elif self.method == HASH and key:
             member = self._owner(slot_of(key), members)
-        elif self._method == ROUND_ROBIN:
+        elif self.method == ROUND_ROBIN:
             member = round_robin(members)
         else:
             member = least_connections(members)
@@ -128,7 +130,7 @@ class Group:
     def _candidates(self, key: bytes, tried: list[Member] | None, now_s: float) -> list[Member]:
         """Return who may be asked: those that are up, or the one that is due for its trial, or all who are left."""
         left = self.open if tried is None else [member for member in self.open if member not in tried]
-        hashes = self._method == HASH and bool(key)
+        hashes = self.method == HASH and bool(key)
         up = []
         due: Member | None = None
         for member in left:

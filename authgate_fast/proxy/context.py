@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from authgate_fast.auth.failures import FailureGuard
 from authgate_fast.limits import DEFAULTS, Limits
 from authgate_fast.proxy.admission import Admission
+from authgate_fast.proxy.groups import Groups
 from authgate_fast.proxy.heads import RequestReader, ResponseReader
 from authgate_fast.proxy.memory import keep_budget
 from authgate_fast.snapshot import Snapshot
@@ -132,6 +133,7 @@ class Context:
         "date_line",
         "draining",
         "gateway_lookups",
+        "groups",
         "guard",
         "id_prefix",
         "limits",
@@ -163,6 +165,7 @@ class Context:
         self._measure_at_bytes = limits.max_buffered_bytes
         self._measuring = False
         self.counters = Counters()
+        self.groups = Groups(self)
         self.report: Report = _no_report
         self.request_reader = RequestReader()
         self.response_reader = ResponseReader()

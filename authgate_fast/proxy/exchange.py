@@ -18,6 +18,7 @@ from authgate_fast.http.upgrade import switch_problem
 from authgate_fast.proxy.access import lost_access
 from authgate_fast.proxy.own_answers import exchange_refused
 from authgate_fast.proxy.pace import body_is_too_slow
+from authgate_fast.proxy.placement import Placement
 from authgate_fast.proxy.retry import ANSWERED, CONNECTING, SENT, may_retry
 from authgate_fast.proxy.tunnel import may_open, open_tunnel
 
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
     from authgate_fast.http.response import ResponseHead
     from authgate_fast.proxy.context import Context
     from authgate_fast.proxy.downstream import Downstream
+    from authgate_fast.proxy.pool import Pool
     from authgate_fast.proxy.upstream import Upstream
+    from authgate_fast.snapshot import Target
 
 _MAX_REPLAY_PIECES: Final = 256
 """Pieces of a body kept for a retry: a body that drips would cost many times its bytes."""
@@ -37,7 +40,6 @@ class Exchange:
     """`sent` keeps what a retry would send again; None once that is impossible or needless."""
 
     __slots__ = (
-        "attempts",
         "body_bytes",
         "close_after",
         "context",
@@ -50,9 +52,11 @@ class Exchange:
         "head",
         "left",
         "method",
+        "placement",
         "request_done",
         "response_begun",
         "reused",
+        "sends",
         "sent",
         "sent_bytes",
         "since_s",
@@ -72,7 +76,8 @@ class Exchange:
         self.request_done = True
         self.response_begun = False
         self.reused = False
-        self.attempts = 0
+        self.sends = 0
+        self.placement: Placement | None = None  # a balanced service's requests have one
         self.finished = False
         self.ends_with_connection = False
         self.close_after = head.close
@@ -96,6 +101,24 @@ class Exchange:
                 return
         elif rest:
             self.downstream.hold(rest)
+        forward = self.forward
+        if forward.parts is not None:
+            service = forward.service
+            group = service.group or self.context.groups.get(forward.gateway.name, service)
+            self.placement = Placement(self, group)
+            self.placement.start()
+        else:
+            self._go()
+
+    def go_to(self, target: Target) -> None:
+        """Take the request to a target that has just been chosen."""
+        forward = self.forward
+        forward.aim_at(target)
+        if self.sent is not None:
+            self.sent[0] = forward.head
+        self._go()
+
+    def _go(self) -> None:
         pool = self.context.pools.get(self.forward.target)
         upstream = pool.take()
         if upstream is not None:
@@ -120,13 +143,15 @@ class Exchange:
         """Take `upstream` for this exchange and send what has come in so far."""
         self.upstream = upstream
         self.reused = reused
-        self.attempts += 1
+        self.sends += 1
         upstream.exchange = self
         upstream.since_s = self.since_s = self.context.now_s
         sent = self.sent or []
         upstream.transport.write(sent[0] if len(sent) == 1 else b"".join(sent))
         if (
-            not reused  # and there is no other target: nothing would be gained by a second time
+            (
+                not reused and self.placement is None
+            )  # no other target: nothing would be gained by a second time
             or self.method not in IDEMPOTENT
             or self.sent_bytes > self.context.limits.max_replay_bytes
         ):
@@ -210,6 +235,8 @@ class Exchange:
         """Write the response head anew for the client, `framing` being its framing line or b""; `body` follows."""
         self.response_begun = True
         self.sent = None
+        if self.placement is not None:
+            self.placement.answered(response.status)
         if not self.request_done or self.context.draining:
             self.close_after = True
         block = response.block
@@ -243,53 +270,82 @@ class Exchange:
 
     # --- the ends ---------------------------------------------------------------------------------
 
-    def connect_failed(self, reason: Reason, what: str) -> None:
-        """No connection came about."""
-        self.attempts += 1
-        if not self._tried_again(CONNECTING):
-            self.refuse(reason, what)
+    def complete(self) -> None:
+        """The response has ended as it should."""
+        self.finished = True
+        self.upstream = None
+        if self.placement is not None:
+            self.placement.complete()
+
+    def connect_failed(self, reason: Reason, what: str, pool: Pool | None) -> None:
+        """No connection came about. `pool`: where one might in a moment."""
+        placement = self.placement
+        if placement is not None:
+            placement.connect_failed(reason, what)
+        if not self._tried_again(CONNECTING) and not (pool is not None and pool.park(self)):
+            self.refuse(reason, what, judged=True)
 
     def upstream_lost(self, what: str, *, begun: bool) -> None:
         """The backend connection ended early. `begun`: some byte of a response had arrived."""
         self.upstream = None
         if self.response_begun:
             self.break_off(what)
-        elif not self._tried_again(ANSWERED if begun else SENT):
-            self.refuse(Reason.UPSTREAM_PROTOCOL_ERROR if begun else Reason.UPSTREAM_UNREACHABLE, what)
+            return
+        placement = self.placement
+        if placement is not None and (begun or not self.reused):  # a kept connection may have been stale
+            placement.gone_wrong(Reason.UPSTREAM_UNREACHABLE, what)
+        if not self._tried_again(ANSWERED if begun else SENT):
+            reason = Reason.UPSTREAM_PROTOCOL_ERROR if begun else Reason.UPSTREAM_UNREACHABLE
+            self.refuse(reason, what, judged=True)
 
     def _tried_again(self, phase: int) -> bool:
-        """Send the request once more, on a fresh connection, if that is allowed after a failure in `phase`."""
+        """Take the request to another connection, if that is allowed after a failure in `phase`."""
+        placement = self.placement
         if not may_retry(
             self.method,
             phase,
             reused=self.reused,
             replayable=self.sent is not None,
-            attempts=self.attempts,
+            sends=self.sends,
+            other_targets=0 if placement is None else placement.other_targets(),
         ):
             return False
+        if placement is not None and (phase == CONNECTING or not self.reused):
+            if not placement.move(phase):
+                return False
+            self.context.counters.retries += 1
+            return True
         self.context.counters.retries += 1
         if not self.request_done:
             self.downstream.pause()
+        self.reused = False
         self.context.pools.get(self.forward.target).connect(self)
         return True
 
-    def refuse(self, reason: Reason, what: str) -> None:
-        """Answer with an error of the gateway's own; `what` is for the operator."""
+    def refuse(self, reason: Reason, what: str, *, judged: bool = False) -> None:
+        """Answer with an error of the gateway's own; `what` is for the operator.
+
+        `judged`: the target has been told that it failed.
+        """
         if self.response_begun:
-            self.break_off(what)
+            self.break_off(what, reason)
             return
+        if self.placement is not None and not judged:
+            self.placement.gone_wrong(reason, what)
         self.finished = True
         self._drop_upstream()
         self.context.report(reason, self.forward, self.forward.request_id, what)
         exchange_refused(self.downstream, self, reason)
 
-    def break_off(self, what: str) -> None:
+    def break_off(self, what: str, reason: Reason = Reason.UPSTREAM_PROTOCOL_ERROR) -> None:
         """Cut the client's connection in the middle of a response, so that it can tell (DESIGN section 5).
 
         A length or a missing last chunk tells; what has arrived is still delivered. Where only the end of the
         connection ends the body (HTTP/1.0), a reset must say it.
         """
         self.finished = True
+        if self.placement is not None:
+            self.placement.gone_wrong(reason, what)
         self._drop_upstream()
         self.context.counters.upstream_failures += 1
         self.context.report(Reason.UPSTREAM_PROTOCOL_ERROR, self.forward, self.forward.request_id, what)
@@ -321,6 +377,8 @@ class Exchange:
         if upstream is not None:
             self.upstream = None
             upstream.abort()
+        if self.placement is not None:
+            self.placement.end()
 
     def received_bytes(self) -> int:
         """Return how much of the request body has come."""

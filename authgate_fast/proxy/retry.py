@@ -17,8 +17,10 @@ SENT: Final = 1
 ANSWERED: Final = 2
 """The connection was lost after a first byte of a response, be it an interim one."""
 
-MAX_ATTEMPTS: Final = 2
-"""Connections that one request may be tried on; a backend that is down must not get its load several times."""
+MAX_SENDS: Final = 2
+"""Connections that one request may be sent on when there is one target: one that was stale, and a fresh one."""
+MAX_SENDS_IN_ALL: Final = 3
+"""And with several targets. No more: a request that brings backends down must not be taken to all of them."""
 
 
 def may_retry(
@@ -27,18 +29,20 @@ def may_retry(
     *,
     reused: bool,
     replayable: bool,
-    attempts: int,
+    sends: int,
     other_targets: int = 0,
 ) -> bool:
     """Tell whether a request that failed in `phase` goes to another connection.
 
     There must be a chance that it fares better there: a kept connection (`reused`) may have been stale, and another
     target may be alive; the same target that has just refused or dropped a fresh connection will do so again.
-    `attempts` counts the connections tried so far, this one included; `replayable` says that each byte of the request
-    that was sent is still held.
+    `other_targets` are those that this request has not failed at yet, so their number bounds the connects. `sends`
+    counts the connections it was sent on so far; `replayable` says that each byte that was sent is still held.
     """
-    if phase == ANSWERED or not replayable or attempts >= MAX_ATTEMPTS:
+    if phase == ANSWERED or not replayable:
         return False
     if phase == CONNECTING:
         return other_targets > 0
-    return method in IDEMPOTENT and (reused or other_targets > 0)
+    if method not in IDEMPOTENT:
+        return False
+    return (reused and sends < MAX_SENDS) or (other_targets > 0 and sends < MAX_SENDS_IN_ALL)

@@ -72,6 +72,7 @@ class Ticker:
                 check_client(connection)
             for tunnel in list(context.tunnels):
                 tunnel.check_time(context.now_s)
+            context.groups.check_time()
             context.pools.check_time()
             keep_budget(context)
 

@@ -49,6 +49,7 @@ class Upstream:
     """
 
     __slots__ = (
+        "address",
         "buffer",
         "chunk_out",
         "closed",
@@ -66,6 +67,7 @@ class Upstream:
         "poll",
         "pool",
         "read_paused",
+        "serial",
         "since_s",
         "transport",
         "write_paused",
@@ -74,6 +76,8 @@ class Upstream:
     def __init__(self, context: Context, pool: Pool) -> None:
         self.context = context
         self.pool = pool
+        self.address = ""
+        self.serial = 0  # of the pool's addresses, when it was last known to lead to one of them
         self.poll: Callable[[int], object] = _not_connected
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set before anything else is called
         self.closed = False
@@ -96,6 +100,9 @@ class Upstream:
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]  # a stream transport, for TCP and TLS alike
         self.transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
+        peer = transport.get_extra_info("peername")
+        if isinstance(peer, tuple):
+            self.address = peer[0]
         poll = select.poll()
         poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
         self.poll = poll.poll
@@ -270,8 +277,7 @@ class Upstream:
             self.phase = _HEAD
             self.interim = 0
             self.pool.release(self)
-        exchange.finished = True
-        exchange.upstream = None
+        exchange.complete()
         exchange.downstream.exchange_done(close=exchange.close_after, request_done=exchange.request_done)
 
     def _owes_bytes(self, exchange: Exchange) -> bool:
@@ -325,8 +331,7 @@ class Upstream:
         if self.phase == _UNTIL_CLOSE and exc is None and self.eof:
             if self.chunk_out:
                 exchange.downstream.write(LAST_CHUNK)
-            exchange.finished = True
-            exchange.upstream = None
+            exchange.complete()
             exchange.downstream.exchange_done(close=exchange.close_after, request_done=exchange.request_done)
             return
         if exc is not None and not isinstance(exc, OSError):  # a bug of ours: the loop ends what raised it

@@ -84,6 +84,7 @@ class Worker:
         context.pools = Pools(context)
         context.resolver = self._resolver = Resolver(MemoryStore() if store is None else store, sealing_key)
         context.report = FailureLog(context)
+        context.groups.listener = _log_target
         context.snapshot = configuration.snapshot
         configuration.on_swap.append(self._swap)
         self._ticker = Ticker(context)
@@ -121,6 +122,7 @@ class Worker:
 
     def _swap(self, snapshot: Snapshot) -> None:
         self._context.snapshot = snapshot
+        self._context.groups.sync(snapshot)
         if snapshot.ready and not self._frozen:
             # The first configuration lives for long: the collector need not walk it again and again.
             self._frozen = True
@@ -206,6 +208,7 @@ class Worker:
                 with contextlib.suppress(asyncio.CancelledError, Exception):
                     await task
         await self._resolver.close()
+        await context.groups.checks.close()
         await context.pools.close()
         await self._ops.close()
         self._ticker.stop()
@@ -262,6 +265,8 @@ class Worker:
             "upstreams": context.pools.counts(),
             **self._entrance.status(),
             **({} if self._tls is None else {"tls": self._tls.status()}),
+            "balanced_services": context.groups.status(),
+            "names": context.pools.names.status(),
         }
 
     def metrics(self) -> list[Family]:
@@ -289,3 +294,8 @@ async def _load(tls: ServerTls) -> None:
             await asyncio.sleep(0.1)
         else:
             return
+
+
+def _log_target(text: str, is_bad: bool) -> None:
+    """A target's state has changed."""
+    _log.log(logging.WARNING if is_bad else logging.INFO, "%s", text)
