@@ -68,7 +68,7 @@ def changed(gateway: Gateway, **changes: object) -> Gateway:
 def make_snapshot(*, trusted: str = "", preserve_host: bool = False) -> Snapshot:
     catalog = Service("catalog", (BACKEND,), preserve_host=preserve_host)
     based = Service("based", (BASED,))
-    pair = Service("pair", (BACKEND, BASED))
+    pair = Service("pair", (BACKEND, BASED), preserve_host=preserve_host)
     small = replace(SETTINGS, max_body_bytes=10)
     routes = [
         route("GET", "/", "/", catalog),

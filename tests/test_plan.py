@@ -7,11 +7,13 @@ import pytest
 from authgate_fast.decision import Allowed, Client, Forward, Refusal
 from authgate_fast.errors import Reason
 from authgate_fast.plan import SERVER_ALLOW
-from authgate_fast.snapshot import Snapshot
+from authgate_fast.snapshot import Balancing, Snapshot
 from tests.plan_world import (
     BACKEND,
+    BASED,
     FRESH,
     PEER,
+    SHOP,
     Fields,
     ask,
     forward,
@@ -302,9 +304,51 @@ def test_a_plan_names_what_it_chose() -> None:
     assert found.request_id == FRESH
 
 
-def test_targets_of_a_service_take_turns() -> None:
+def test_a_head_is_written_anew_for_the_target_that_is_chosen() -> None:
+    found = forward(b"GET", b"/pair?q=1", [(b"X-A", b"b")])
+    first = found.head
+    assert (found.target, first.partition(b"X-A")[0]) == (
+        BACKEND,
+        b"GET /?q=1 HTTP/1.1\r\nHost: backend.internal:8080\r\n",
+    )
+    found.aim_at(BASED)
+    assert found.target is BASED
+    assert found.head == b"GET /v2/?q=1 HTTP/1.1\r\nHost: other.internal\r\nX-A" + first.partition(b"X-A")[2]
+    found.aim_at(BACKEND)
+    assert found.head == first
+
+
+def test_a_kept_host_stays_whatever_the_target_is() -> None:
+    found = forward(b"GET", b"/pair", snapshot=make_snapshot(preserve_host=True))
+    found.aim_at(BASED)
+    assert found.head.startswith(b"GET /v2/ HTTP/1.1\r\nHost: shop.localhost\r\n")
+
+
+def test_a_service_with_one_target_has_nothing_to_choose() -> None:
+    assert forward(b"GET", b"/products/1").parts is None
+
+
+@pytest.mark.parametrize(
+    ("balancing", "fields", "key"),
+    [
+        (Balancing("hash"), [], b"192.0.2.7"),
+        (Balancing("hash", hash_field=b"x-tenant"), [(b"X-Tenant", b"a")], b"a"),
+        (Balancing("hash", hash_field=b"x-tenant"), [(b"x-tenant", b"a"), (b"X-TENANT", b"b")], b"a, b"),
+        (Balancing("hash", hash_field=b"x-tenant"), [], b""),
+        (Balancing("hash", hash_field=b"x-api-key"), [(b"X-Api-Key", b"secret")], b"secret"),
+        (Balancing("hash", hash_field=b"host"), [], SHOP),
+        (Balancing("hash", hash_cookie=b"sid"), [(b"Cookie", b"a=b; sid=7; sid=8")], b"7"),
+        (Balancing("hash", hash_cookie=b"sid"), [(b"Cookie", b"xsid=1;; sid"), (b"Cookie", b" sid=x")], b"x"),
+        (Balancing("hash", hash_cookie=b"sid"), [], b""),
+        (Balancing(), [(b"X-Tenant", b"a")], b""),
+    ],
+)
+def test_what_a_service_hashes_on_is_taken_from_the_request(
+    balancing: Balancing, fields: Fields, key: bytes
+) -> None:
     snapshot = make_snapshot()
-    seen = [forward(b"GET", b"/pair", snapshot=snapshot).target for _ in range(4)]
-    assert seen[0] is not seen[1]
-    assert seen[:2] == seen[2:]
-    assert BACKEND in seen
+    service = forward(b"GET", b"/pair", snapshot=snapshot).service
+    service.balancing = balancing
+    parts = forward(b"GET", b"/pair", fields, snapshot=snapshot).parts
+    assert parts is not None
+    assert parts.hash_key == key

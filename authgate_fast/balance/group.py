@@ -33,7 +33,7 @@ class Group:
     """
 
     __slots__ = (
-        "_balancing", "_owners", "active", "budget", "checks_failed_total", "checks_total", "chose_trial",
+        "_balancing", "_owners", "active", "budget", "chose_trial",
         "ejections_total", "failure_statuses", "is_settled", "limit", "members", "method", "name", "open",
         "queue_full_total", "queue_timeouts_total", "queued_total", "requests_total", "retries_total", "waiting",
     )  # fmt: skip
@@ -46,8 +46,6 @@ class Group:
         self.requests_total = 0
         self.retries_total = 0
         self.ejections_total = 0
-        self.checks_total = 0
-        self.checks_failed_total = 0
         self.queued_total = 0
         self.queue_full_total = 0
         self.queue_timeouts_total = 0
@@ -194,7 +192,7 @@ class Group:
 
     def checked(self, member: Member, *, good: bool, healthy: int, unhealthy: int, now_s: float) -> bool:
         """Take in the outcome of an active check. Return whether that put `member` out or brought it back."""
-        self.checks_total += 1
+        member.checks_total += 1
         if good:
             member.check_run = max(member.check_run, 0) + 1
             if not member.is_checked_down or member.check_run < healthy:
@@ -204,7 +202,7 @@ class Group:
             if member.state == UP:
                 member.recover(now_s, self._balancing.slow_start_s if others_up else 0.0)
         else:
-            self.checks_failed_total += 1
+            member.checks_failed_total += 1
             member.check_run = min(member.check_run, 0) - 1
             if member.is_checked_down or -member.check_run < unhealthy:
                 return False

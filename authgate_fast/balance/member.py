@@ -32,9 +32,9 @@ class Member:
     """
 
     __slots__ = (
-        "active", "check_run", "current", "ejections", "ejections_total", "failures", "failures_total",
-        "is_checked_down", "key", "last_check", "last_eject_s", "ramp_from_s", "requests_total", "share", "state",
-        "target", "until_s", "up_since_s", "weight",
+        "active", "check_run", "checks_failed_total", "checks_total", "current", "ejections", "ejections_total",
+        "failures", "failures_total", "is_checked_down", "key", "last_check", "last_eject_s", "ramp_from_s",
+        "requests_total", "share", "state", "target", "until_s", "up_since_s", "weight",
     )  # fmt: skip
 
     def __init__(self, key: str, target: Target, weight: int, now_s: float) -> None:
@@ -56,6 +56,8 @@ class Member:
         self.ramp_from_s = 0.0
         self.is_checked_down = False
         self.check_run = 0
+        self.checks_total = 0
+        self.checks_failed_total = 0
         self.last_check = ""
 
     def is_up(self) -> bool:

@@ -12,8 +12,14 @@ from authgate_fast import __version__, is_compiled
 from authgate_fast.errors import Reason
 from authgate_fast.observe.exposition import Family, Sample, counter, gauge, labelled, summary
 from authgate_fast.proxy.context import COUNTED_LIMITS
+from authgate_fast.proxy.groups import STATES, state_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from authgate_fast.balance.group import Group
+    from authgate_fast.balance.member import Member
+    from authgate_fast.observe.exposition import Labels
     from authgate_fast.proxy.context import Context
     from authgate_fast.proxy.timeouts import Ticker
 
@@ -24,6 +30,7 @@ def worker_metrics(context: Context, ticker: Ticker, *, ready: bool, refused_doc
         *_about(context, ticker, ready=ready, refused_documents=refused_documents),
         *_clients(context),
         *_upstreams(context),
+        *_balanced(context),
     ]
 
 
@@ -100,4 +107,48 @@ def _upstreams(context: Context) -> list[Family]:
             "upstream",
             {name: counts["idle"] for name, counts in pools.items()},
         ),
+    ]  # fmt: skip
+
+
+def _balanced(context: Context) -> list[Family]:
+    """Return what is known of services that have several targets, a health check or a limit of their own."""
+    groups: list[tuple[Labels, Group]] = [
+        ((("gateway", gateway), ("service", service)), group)
+        for (gateway, service), group in sorted(context.groups.items())
+    ]
+    if not groups:
+        return []
+    members: list[tuple[Labels, Member]] = [
+        ((*labels, ("target", member.key)), member) for labels, group in groups for member in group.members
+    ]
+
+    def of_groups(name: str, kind: str, text: str, value: Callable[[Group], int]) -> Family:
+        samples = tuple(Sample(value(group), labels) for labels, group in groups)
+        return Family(f"authgate_service_{name}", kind, text, samples)
+
+    def of_members(name: str, kind: str, text: str, value: Callable[[Member], int]) -> Family:
+        samples = tuple(Sample(value(member), labels) for labels, member in members)
+        return Family(f"authgate_target_{name}", kind, text, samples)
+
+    states = tuple(
+        Sample(int(state == state_of(member)), (*labels, ("state", state)))
+        for labels, member in members
+        for state in STATES
+    )
+    return [
+        of_groups("requests_in_flight", "gauge", "Requests that a balanced service serves now.", lambda g: g.active),
+        of_groups("requests_waiting", "gauge", "Requests in the queue of a service.", lambda g: len(g.waiting)),
+        of_groups("queued_total", "counter", "Requests that had to wait in a queue.", lambda g: g.queued_total),
+        of_groups("queue_full_total", "counter", "Requests refused at max_queue.", lambda g: g.queue_full_total),
+        of_groups(
+            "queue_timeouts_total", "counter", "Requests refused at queue_timeout_s.", lambda g: g.queue_timeouts_total
+        ),
+        of_groups("moved_requests_total", "counter", "Requests taken to another target.", lambda g: g.retries_total),
+        Family("authgate_target_state", "gauge", "1 for the state that a target is in, else 0.", states),
+        of_members("requests_in_flight", "gauge", "Requests that a target serves now.", lambda m: m.active),
+        of_members("requests_total", "counter", "Requests that were sent to a target.", lambda m: m.requests_total),
+        of_members("failures_total", "counter", "Requests that a target failed.", lambda m: m.failures_total),
+        of_members("ejections_total", "counter", "How often a target was ejected.", lambda m: m.ejections_total),
+        of_members("checks_total", "counter", "Active checks of a target.", lambda m: m.checks_total),
+        of_members("checks_failed_total", "counter", "Active checks that went wrong.", lambda m: m.checks_failed_total),
     ]  # fmt: skip

@@ -149,9 +149,8 @@ class Exchange:
         sent = self.sent or []
         upstream.transport.write(sent[0] if len(sent) == 1 else b"".join(sent))
         if (
-            (
-                not reused and self.placement is None
-            )  # no other target: nothing would be gained by a second time
+            # There is no other target: nothing would be gained by a second time.
+            (not reused and self.placement is None)
             or self.method not in IDEMPOTENT
             or self.sent_bytes > self.context.limits.max_replay_bytes
         ):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from authgate_fast.balance.group import Group
 from authgate_fast.balance.member import EJECTED, TRIAL
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 def _say_nothing(text: str, is_bad: bool) -> None:
     """Until somebody listens."""
+
+
+STATES: Final = ("up", "slow_start", "trial", "ejected", "checked_down", "drained")
 
 
 class Groups:
@@ -100,6 +103,10 @@ class Groups:
         else:
             self._last_resort.discard(group.name)
 
+    def items(self) -> list[tuple[tuple[str, str], Group]]:
+        """Return each group with its gateway and service."""
+        return list(self._by_key.items())
+
     def status(self) -> dict[str, object]:
         """Return what /status shows of balanced services."""
         now_s = self._context.now_s
@@ -114,8 +121,6 @@ def _group_status(group: Group, now_s: float) -> dict[str, object]:
         "waiting": len(group.waiting),
         "retries_total": group.retries_total,
         "ejections_total": group.ejections_total,
-        "checks_total": group.checks_total,
-        "checks_failed_total": group.checks_failed_total,
         "queued_total": group.queued_total,
         "queue_full_total": group.queue_full_total,
         "queue_timeouts_total": group.queue_timeouts_total,
@@ -124,7 +129,7 @@ def _group_status(group: Group, now_s: float) -> dict[str, object]:
 
 
 def state_of(member: Member) -> str:
-    """Say in one word how a member is: up, slow_start, ejected, trial, checked_down or drained."""
+    """Say in one word how a member is: one of `STATES`."""
     if member.weight == 0:
         return "drained"
     if member.is_checked_down:
@@ -150,4 +155,6 @@ def _member_status(member: Member, now_s: float) -> dict[str, object]:
         status["ejected_for_s"] = round(max(member.until_s - now_s, 0.0), 1)
     if member.last_check:
         status["last_check"] = member.last_check
+        status["checks_total"] = member.checks_total
+        status["checks_failed_total"] = member.checks_failed_total
     return status

@@ -372,10 +372,12 @@ class Pools:
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Return open and idle connections by endpoint, for /status."""
-        return {
-            f"{scheme}://{host}:{port}": {"open": pool.open, "idle": len(pool.idle)}
-            for (scheme, host, port, _), pool in self._by_endpoint.items()
-        }
+        counts: dict[str, dict[str, int]] = {}
+        for (scheme, host, port, _), pool in self._by_endpoint.items():
+            of_endpoint = counts.setdefault(f"{scheme}://{host}:{port}", {"open": 0, "idle": 0})
+            of_endpoint["open"] += pool.open
+            of_endpoint["idle"] += len(pool.idle)
+        return counts
 
     async def close(self) -> None:
         """Close every connection and wait for connects under way."""

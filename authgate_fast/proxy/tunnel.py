@@ -169,6 +169,8 @@ class TunnelSide:
         other = self.other
         if other.closed:
             tunnel.context.tunnels.discard(tunnel)
+            if tunnel.placement is not None:
+                tunnel.placement.complete()
         elif self.muted and not self.code and self.frames is not None and not self.frames.broken:
             pass  # the other has been told, and has its time to answer
         elif exc is None or self.eof:
@@ -249,6 +251,7 @@ class Tunnel:
         "forward",
         "goodbye_s",
         "is_websocket",
+        "placement",
         "since_s",
     )
 
@@ -260,6 +263,7 @@ class Tunnel:
         self.downstream: Downstream = downstream
         self.forward: Forward = exchange.forward
         self.is_websocket = exchange.head.upgrade.lower() == WEBSOCKET  # bytes: ASCII letters only
+        self.placement = exchange.placement  # its place at the service is kept until both sides are closed
         self.goodbye_s = 0.0
         self.since_s = self.context.now_s
         self.client = TunnelSide(self, downstream.transport, is_client=True)
@@ -363,6 +367,9 @@ def open_tunnel(exchange: Exchange, upstream: Upstream, response: ResponseHead, 
     tunnel = Tunnel(exchange, upstream)
     exchange.response_begun = exchange.finished = True
     exchange.upstream = None
+    if exchange.placement is not None:
+        exchange.placement.answered(101)
+        exchange.placement = None  # it is the tunnel's now
     upstream.exchange = None
     upstream.pool.forget(upstream)  # it is no connection that a request could use
     upstream.counted = False
