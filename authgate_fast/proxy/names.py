@@ -44,14 +44,22 @@ class Name:
 
 
 class Names:
-    """All names of a worker. `changed` is told a name whose addresses are no longer the same."""
+    """All names of a worker. `changed` is told a name whose addresses are no longer the same.
 
-    __slots__ = ("_by_host", "_changed", "_context")
+    ``resolve`` finds a name's addresses: the system does, unless somebody knows better.
+    """
+
+    __slots__ = ("_by_host", "_changed", "_context", "resolve")
 
     def __init__(self, context: Context, changed: Callable[[str, tuple[str, ...]], None]) -> None:
         self._context = context
         self._changed = changed
         self._by_host: dict[str, Name] = {}
+        self.resolve: Callable[[str], Awaitable[list[str]]] = self._ask_system
+
+    async def _ask_system(self, host: str) -> list[str]:
+        found = await self._context.loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        return [str(item[4][0]) for item in found]
 
     async def addresses(self, host: str, *, allow_link_local: bool) -> list[str]:
         """Return where to connect to, the best first. Raises OSError."""
@@ -106,8 +114,7 @@ class Names:
 
     async def _look_up(self, host: str, name: Name) -> None:
         try:
-            found = await self._context.loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-            addresses = tuple(dict.fromkeys(str(item[4][0]) for item in found))
+            addresses = tuple(dict.fromkeys(await self.resolve(host)))
         except (OSError, UnicodeError) as error:
             name.error = str(error)
         else:

@@ -53,10 +53,11 @@ def make_snapshot(
     scheme: str = "http",
     host: str = "127.0.0.1",
     upgrades: frozenset[bytes] = frozenset(),
+    service: Service | None = None,
 ) -> Snapshot:
     """Two routes on any host, every method: PUBLIC /p/{rest*} and SECURE /s/{rest*}, both to /{rest*}."""
     host_line = f"Host: {host}:{port}\r\n".encode("ascii")
-    service = Service("svc", (Target(scheme, host, port, b"", host_line),))
+    service = service or Service("svc", (Target(scheme, host, port, b"", host_line),))
     items = []
     for name, secure in (("p", False), ("s", True)):
         public, target = parse_public(f"/{name}/{{rest*}}"), parse_target("/{rest*}")
@@ -85,6 +86,7 @@ def make_snapshot(
         PathPolicy(),
         (),
         b"Via: 1.1 authgate\r\nX-Gateway-Id: gw\r\n",
+        services=(service,),
     )
     return build_snapshot(1, [gateway])
 
@@ -164,6 +166,7 @@ async def gateway(snapshot: Snapshot, limits: Limits = DEFAULTS) -> AsyncIterato
             writer.transport.abort()
         for connection in list(context.connections):
             connection.abort()
+        await context.groups.checks.close()
         await context.pools.close()
         ticker.stop()
 
