@@ -197,8 +197,10 @@ class Pool:
     def _connected(self, exchange: Exchange, upstream: Upstream) -> None:
         # Over TLS a server speaks first: its session tickets.
         if upstream.closed or (self._ssl is None and not upstream.is_silent()):
+            dying = upstream.closed  # what waited in the queue of a listener that is gone
             upstream.abort()
-            self._failed(exchange, Reason.UPSTREAM_UNREACHABLE, "it closed or spoke before any request")
+            what = "it closed or spoke before any request"
+            self._failed(exchange, Reason.UPSTREAM_UNREACHABLE, what, passing=dying)
             return
         upstream.counted = True  # from here on `forget` counts it off
         if self.down_since_s:
@@ -206,7 +208,7 @@ class Pool:
         if exchange.finished:
             self.release(upstream)  # the client left meanwhile; the next one may use it
         else:
-            self._attach(exchange, upstream)
+            self._attach(exchange, upstream, reused=False)
 
     async def dial(self, make: Callable[[], Dialled], give_up: Callable[[Dialled], None]) -> Dialled:
         """Open a connection to one of the name's addresses; raises OSError. `give_up` gets one that came too late."""
@@ -229,9 +231,9 @@ class Pool:
         return Upstream(self._context, self)
 
     @staticmethod
-    def _attach(exchange: Exchange, upstream: Upstream) -> None:
+    def _attach(exchange: Exchange, upstream: Upstream, *, reused: bool) -> None:
         try:
-            exchange.attach(upstream, reused=False)
+            exchange.attach(upstream, reused=reused)
         except Exception as error:  # as above
             upstream.abort()
             exchange.refuse(Reason.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
@@ -307,7 +309,7 @@ class Pool:
         """Give `exchange` a connection, an idle one if there is one."""
         upstream = self.take()
         if upstream is not None:
-            exchange.attach(upstream, reused=True)
+            self._attach(exchange, upstream, reused=True)
         else:
             self.connect(exchange)
 

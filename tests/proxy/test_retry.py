@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from authgate_fast.http.request import IDEMPOTENT, METHODS
 from authgate_fast.limits import Limits
-from authgate_fast.proxy.retry import ANSWERED, CONNECTING, MAX_ATTEMPTS, SENT, may_retry
+from authgate_fast.proxy.retry import (
+    ANSWERED,
+    CONNECTING,
+    MAX_SENDS,
+    MAX_SENDS_IN_ALL,
+    SENT,
+    may_retry,
+)
 from tests.proxy.harness import BOUND_S, Stack, backend, gateway, make_snapshot
 from tests.proxy.scripted import (
     Recorder,
@@ -33,7 +40,7 @@ FACTS = st.fixed_dictionaries(
     {
         "reused": st.booleans(),
         "replayable": st.booleans(),
-        "attempts": st.integers(0, 5),
+        "sends": st.integers(0, 5),
         "other_targets": st.integers(0, 3),
     }
 )
@@ -46,7 +53,8 @@ def test_a_retry_is_bounded_harmless_and_has_a_chance(
 ) -> None:
     if not may_retry(method, phase, **facts):  # type: ignore[arg-type]
         return
-    assert facts["attempts"] < MAX_ATTEMPTS
+    assert phase == CONNECTING or facts["sends"] < MAX_SENDS_IN_ALL
+    assert facts["other_targets"] or facts["sends"] < MAX_SENDS
     assert phase != ANSWERED
     assert facts["replayable"]
     assert phase == CONNECTING or method in IDEMPOTENT
@@ -80,19 +88,21 @@ def test_a_retry_is_bounded_harmless_and_has_a_chance(
 def test_when_a_request_is_tried_again(
     method: bytes, phase: int, reused: bool, other_targets: int, expected: bool
 ) -> None:
-    def decide(*, replayable: bool, attempts: int) -> bool:
+    def decide(*, replayable: bool, sends: int) -> bool:
         return may_retry(
             method,
             phase,
             reused=reused,
             replayable=replayable,
-            attempts=attempts,
+            sends=sends,
             other_targets=other_targets,
         )
 
-    assert decide(replayable=True, attempts=1) is expected
-    assert decide(replayable=False, attempts=1) is False
-    assert decide(replayable=True, attempts=MAX_ATTEMPTS) is False
+    assert decide(replayable=True, sends=1) is expected
+    assert decide(replayable=False, sends=1) is False
+    assert decide(replayable=True, sends=MAX_SENDS) is (expected and other_targets > 0)
+    # A connect that fails sends nothing; the targets that are left bound it.
+    assert decide(replayable=True, sends=MAX_SENDS_IN_ALL) is (expected and phase == CONNECTING)
 
 
 def test_what_is_idempotent_is_what_the_rfc_says_and_safe_methods_of_webdav() -> None:
