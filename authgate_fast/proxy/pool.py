@@ -13,7 +13,7 @@ from collections import deque
 from errno import EMFILE, ENFILE
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from authgate_fast.errors import Reason
+from authgate_fast.errors import TABLE, Blame, Reason
 from authgate_fast.proxy.names import Names, race
 from authgate_fast.proxy.upstream import Upstream
 
@@ -242,10 +242,11 @@ class Pool:
         """A connect failed; `passing`: in a way that a restart of the backend does, too."""
         self.open -= 1
         now_s = self._context.loop.time()
-        if not self.down_since_s or now_s - self._failed_s > OUTAGE_OVER_S:
-            self.down_since_s = now_s
-            self._pause_s = FIRST_PAUSE_S
-        self._failed_s = now_s
+        if TABLE[reason].blame is Blame.UPSTREAM:
+            if not self.down_since_s or now_s - self._failed_s > OUTAGE_OVER_S:
+                self.down_since_s = now_s
+                self._pause_s = FIRST_PAUSE_S
+            self._failed_s = now_s
         what = f"{self._host}:{self._port}: {what}"
         if not exchange.finished:
             exchange.connect_failed(reason, what, self if passing else None)
