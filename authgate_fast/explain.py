@@ -122,6 +122,7 @@ def _forwarded(decision: Forward) -> list[str]:
     target = decision.target
     request_line, _, rest = decision.head.decode("latin-1").partition("\r\n")
     lines.append(f"backend   {decision.service.name} at {target.scheme}://{target.host}:{target.port}")
+    lines.extend(_targets(decision))
     lines.append(f"request   {request_line}")
     lines.extend(f"          {_shown(line)}" for line in rest.split("\r\n") if line)
     return lines
@@ -140,6 +141,27 @@ def _upgrade(head: RequestHead, route: Route) -> list[str]:
         "          it takes HTTP/1.1, GET, no body, no Expect, `Connection: upgrade` and one protocol;",
         f"          upgrades of this route: {allowed}",
     ]
+
+
+def _targets(decision: Forward) -> list[str]:
+    """Say which other targets there are, and how one is chosen; nothing for a service with one."""
+    service = decision.service
+    if len(service.targets) == 1:
+        return []
+    balancing = service.balancing
+    how = balancing.method
+    if how == "hash" and decision.parts is not None:
+        field = balancing.hash_field.decode("ascii")
+        cookie = balancing.hash_cookie.decode("ascii")
+        on = f"the field {field}" if field else f"the cookie {cookie}" if cookie else "the client's address"
+        missing = "" if decision.parts.hash_key else ", which is missing: so by least_connections"
+        how = f"hash on {on}{missing}"
+    lines = [f"targets   the first of {len(service.targets)} is shown; a worker chooses by {how}"]
+    lines.extend(
+        f"          {target.url} weight {target.weight}{'' if target.weight else ' (drained)'}"
+        for target in service.targets
+    )
+    return lines
 
 
 def _shown(line: str) -> str:

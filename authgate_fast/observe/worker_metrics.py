@@ -116,8 +116,6 @@ def _balanced(context: Context) -> list[Family]:
         ((("gateway", gateway), ("service", service)), group)
         for (gateway, service), group in sorted(context.groups.items())
     ]
-    if not groups:
-        return []
     members: list[tuple[Labels, Member]] = [
         ((*labels, ("target", member.key)), member) for labels, group in groups for member in group.members
     ]

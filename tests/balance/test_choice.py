@@ -69,7 +69,7 @@ def test_hashing_gives_each_its_weight_of_the_slots() -> None:
         assert seen[name] / 2_048 == pytest.approx(weight / 8, rel=0.15)
 
 
-@settings(max_examples=5)
+@settings(max_examples=5, deadline=None)
 @given(st.lists(st.integers(1, 4), min_size=2, max_size=5))
 def test_a_member_that_comes_takes_only_its_share_and_one_that_goes_leaves_only_its_own(
     shares: list[int],

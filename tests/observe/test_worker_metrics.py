@@ -17,6 +17,7 @@ from authgate_fast.observe.exposition import render
 from authgate_fast.observe.worker_metrics import worker_metrics
 from authgate_fast.proxy.context import COUNTED_LIMITS
 from authgate_fast.proxy.timeouts import TICK_S, Ticker
+from tests.proxy.balanced import balanced
 from tests.proxy.harness import Stack
 from tests.proxy.scripted import exchange, request, running, until
 
@@ -107,6 +108,31 @@ def test_what_is_counted_is_a_limit_or_a_fixed_bound() -> None:
     names = {field.name for field in dataclasses.fields(Limits)}
     assert set(COUNTED_LIMITS) <= names | FIXED
     assert list(COUNTED_LIMITS) == sorted(COUNTED_LIMITS)
+
+
+async def test_targets_and_queues_of_a_balanced_service_are_counted() -> None:
+    async with balanced(2, max_connections=9, max_failures=2) as world:
+        await world.backends[0].stop()
+        for _ in range(3):
+            assert (await world.ask()).status == 200
+        metrics = families(world.stack)
+        urls = [f"http://127.0.0.1:{b.port}/b{at}" for at, b in enumerate(world.backends)]
+        by_target = {name: values(metrics[f"authgate_target_{name}"], "target") for name in
+                     ("requests", "failures", "ejections", "requests_in_flight")}  # fmt: skip
+        assert by_target == {
+            "requests": {urls[0]: 1, urls[1]: 3},
+            "failures": {urls[0]: 1, urls[1]: 0},
+            "ejections": {urls[0]: 1, urls[1]: 0},
+            "requests_in_flight": {urls[0]: 0, urls[1]: 0},
+        }
+        states = {
+            (s.labels["target"], s.labels["state"])
+            for s in metrics["authgate_target_state"].samples
+            if s.value
+        }
+        assert states == {(urls[0], "ejected"), (urls[1], "up")}
+        (moved,) = metrics["authgate_service_moved_requests"].samples
+        assert (moved.value, moved.labels) == (1, {"gateway": "gw", "service": "svc"})
 
 
 async def test_the_page_about_metrics_names_all_of_them_and_no_other() -> None:
