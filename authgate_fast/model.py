@@ -123,7 +123,6 @@ class ServiceDocument(Narrowing, BalancingFields):
     )
     target_urls: tuple[TargetEntry, ...] | None = Field(
         None,
-        min_length=1,
         max_length=MAX_LIST,
         description="a list of at least one URL or {url, weight}, instead of target_url",
     )
@@ -139,6 +138,8 @@ class ServiceDocument(Narrowing, BalancingFields):
     def _check_targets(self) -> Self:
         if (self.target_url is None) == (self.target_urls is None):
             raise refusal("a service has either target_url or target_urls", at=("target_url",))
+        if self.target_urls == ():
+            raise refusal("target_urls lists at least one URL", at=("target_urls",))
         if not self.allow_link_local:
             for index, target in enumerate(self.targets):
                 if is_guarded(target.host):

@@ -90,11 +90,19 @@ class HealthCheckDocument(Strict):
     healthy: int = Field(2, ge=1, le=100, description="a whole number from 1 to 100: good answers in a row")
     unhealthy: int = Field(3, ge=1, le=100, description="a whole number from 1 to 100: bad answers in a row")
     statuses: tuple[Status, ...] | None = Field(
-        None, min_length=1, max_length=100, description="a list of good statuses, such as [200, 204]"
+        None, max_length=100, description="a list of good statuses, such as [200, 204]"
     )
     host: Annotated[str, Field(max_length=300), AfterValidator(_check_host)] | None = Field(
         None, description="the Host that a check sends, such as health.example.com"
     )
+
+    @model_validator(mode="after")
+    def _check_statuses(self) -> Self:
+        if self.statuses == ():
+            raise refusal(
+                "without a good status no target is ever healthy", "leave statuses out", ("statuses",)
+            )
+        return self
 
 
 class BalancingFields(Strict):

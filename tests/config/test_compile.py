@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from authgate_fast.config.authenticators import make_authenticator
 from authgate_fast.config.compile import (
     STEP,
@@ -14,7 +16,7 @@ from authgate_fast.config.compile import (
 )
 from authgate_fast.limits import DEFAULTS, Limits
 from authgate_fast.model import ConsumerDocument, GatewayDocument, RouteDocument, ServiceDocument
-from authgate_fast.snapshot import Consumers, Gateway, Route, find_gateway
+from authgate_fast.snapshot import Balancing, Consumers, Gateway, HealthCheck, Route, find_gateway
 
 
 def _gateway(**fields: Any) -> GatewayDocument:
@@ -91,6 +93,67 @@ def test_a_target_has_its_host_line_without_the_port_of_its_scheme() -> None:
         (("http", "::1", 443), b"", b"Host: [::1]:443\r\n"),
         (("https", "c", 443), b"", b"Host: c\r\n"),
     ]
+
+
+def test_how_a_service_is_balanced_goes_into_the_snapshot() -> None:
+    plain = compile_service("s", _service())
+    assert (plain.is_balanced, plain.balancing, plain.health_check) == (False, Balancing(), None)
+    service = compile_service(
+        "s",
+        _service(
+            target_url=None,
+            target_urls=["http://a", {"url": "http://b/v1", "weight": 7}],
+            balance="hash",
+            hash_on={"header": "X-Tenant"},
+            max_failures=3,
+            eject_s=7,
+            failure_statuses=[503],
+            slow_start_s=0,
+            max_connections=9,
+            max_queue=8,
+            queue_timeout_s=6,
+            health_check={"path": "/h?x", "interval_s": 4, "statuses": [204], "host": "H:81"},
+            allow_link_local=True,
+        ),
+    )
+    assert service.is_balanced
+    assert [(t.url, t.weight, t.allow_link_local) for t in service.targets] == [
+        ("http://a:80", 1, True),
+        ("http://b:80/v1", 7, True),
+    ]
+    assert service.balancing == Balancing(
+        "hash", b"x-tenant", b"", 3, 7, frozenset({503}), 0, max_connections=9, max_queue=8, queue_timeout_s=6
+    )
+    assert service.health_check == HealthCheck(b"/h?x", 4, 2, 2, 3, frozenset({204}), b"Host: h:81\r\n")
+
+
+@pytest.mark.parametrize(
+    ("hash_on", "field", "cookie"),
+    [("address", b"", b""), ({"cookie": "SID"}, b"", b"SID"), ({"header": "Host"}, b"host", b"")],
+)
+def test_what_is_hashed_is_a_field_a_cookie_or_the_address(
+    hash_on: object, field: bytes, cookie: bytes
+) -> None:
+    balancing = compile_service("s", _service(balance="hash", hash_on=hash_on)).balancing
+    assert (balancing.hash_field, balancing.hash_cookie) == (field, cookie)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"max_connections": 5},
+        {"health_check": {"path": "/h"}},
+        {"target_url": None, "target_urls": ["http://a", "http://b"]},
+    ],
+)
+def test_a_service_is_balanced_only_if_there_is_something_to_decide(more: dict[str, object]) -> None:
+    assert compile_service("s", _service(**more)).is_balanced
+
+
+def test_a_gateway_knows_its_services_also_those_without_a_route() -> None:
+    gateway = _compile({"s": _service(), "off": _service(enabled=False)}, {})
+    assert [service.name for service in gateway.services] == ["s"]
+    assert gateway.with_hosts(("other",)).services is gateway.services
 
 
 def test_limits_are_narrowed_by_service_and_route_and_never_widened() -> None:
