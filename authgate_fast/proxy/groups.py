@@ -59,6 +59,7 @@ class Groups:
                 if service.is_balanced:
                     wanted.add((gateway.name, service.name))
                     group = self.get(gateway.name, service)
+                    self._by_key[gateway.name, service.name] = group  # a gateway may come back as it was
                     if group.waiting:
                         self.hand_over(group)
         for key, group in list(self._by_key.items()):

@@ -7,7 +7,7 @@ targets or a limit of its own; the others have none.
 from __future__ import annotations
 
 from random import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from authgate_fast.balance.group import CONNECT_FAILURE
 from authgate_fast.errors import TABLE, Blame, Reason
@@ -19,10 +19,16 @@ if TYPE_CHECKING:
     from authgate_fast.proxy.exchange import Exchange
 
 
+MAX_SETBACKS: Final = 16
+"""Connects that may fail for one request; past that, trying on is no service to anybody."""
+_TIMEOUT_SETBACK: Final = 8
+"""One that was not answered has cost ``connect_timeout_s``: two of them are enough."""
+
+
 class Placement:
     """``tried`` are the members that this request has failed at. ``is_bad``: what came back counts as a failure."""
 
-    __slots__ = ("_has_place", "_is_bad", "_is_trial", "_tried", "exchange", "group", "member")
+    __slots__ = ("_has_place", "_is_bad", "_is_trial", "_setbacks", "_tried", "exchange", "group", "member")
 
     def __init__(self, exchange: Exchange, group: Group) -> None:
         self.exchange = exchange
@@ -32,6 +38,7 @@ class Placement:
         self._has_place = False
         self._is_trial = False
         self._is_bad = False
+        self._setbacks = 0
 
     def start(self) -> None:
         """Go to a target, or into the queue: what the client still sends is not read meanwhile."""
@@ -94,13 +101,16 @@ class Placement:
             self._failed(what, 1)
 
     def other_targets(self) -> int:
-        """Return how many targets this request has not failed at."""
+        """Return how many targets this request has not failed at and may still go to."""
+        if self._setbacks >= MAX_SETBACKS:
+            return 0
         tried = self._tried
         own = 1 if self.member is not None and (tried is None or self.member not in tried) else 0
         return self.group.others(tried) - own
 
     def connect_failed(self, reason: Reason, what: str) -> None:
         """No connection to the target came about."""
+        self._setbacks += _TIMEOUT_SETBACK if reason is Reason.UPSTREAM_TIMEOUT else 1
         if TABLE[reason].blame is Blame.UPSTREAM:
             self._failed(what, CONNECT_FAILURE)
 
