@@ -144,7 +144,7 @@ def state_of(member: Member) -> str:
 
 def _member_status(member: Member, now_s: float) -> dict[str, object]:
     status: dict[str, object] = {
-        "state": state_of(member),
+        "states": {state_of(member): 1},  # in several workers it may be in several
         "weight": member.weight,
         "in_flight": member.active,
         "requests_total": member.requests_total,

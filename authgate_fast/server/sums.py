@@ -1,9 +1,9 @@
 """One picture of several workers: pure functions that add up what each of them reports.
 
 In a status, what ends in ``_total`` only grows and is added up, with what ended workers had; ``connections``,
-``tunnels`` and ``upstreams`` are added up over the living. In the metrics, counters and summaries are added up with
-those of ended workers, so that no total ever falls because a worker was replaced; gauges are added up over the
-living, except those that no sum describes (`_LARGEST`): of them the largest is shown.
+``tunnels``, ``upstreams`` and ``balanced_services`` are added up over the living. In the metrics, counters and
+summaries are added up with those of ended workers, so that no total ever falls because a worker was replaced; gauges
+are added up over the living, except those that no sum describes (`_LARGEST`): of them the largest is shown.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from authgate_fast.observe.exposition import Family, Labels, Sample
 
 Status = dict[str, Any]
 
-_SUMMED = ("connections", "tunnels", "upstreams")
+_SUMMED = ("connections", "tunnels", "upstreams", "balanced_services")
+_ALIKE = frozenset({"weight", "ejected_for_s"})
+"""Numbers of a target that are the same in each worker, or mean nothing together: the first one's is shown."""
 _LARGEST = ("_info", "_seconds", "_timestamp", "_revision", "_ready", "_ratio", "_documents", "_limit")
 """Ends of gauges' names for which the largest value of a worker stands for all: ages, times, versions, yes or no."""
 _GROWING = frozenset({"counter", "histogram", "summary"})
@@ -26,7 +28,10 @@ def add(one: object, other: object) -> object:
     if isinstance(one, dict) and isinstance(other, dict):
         merged = dict(one)
         for key, value in other.items():
-            merged[key] = add(merged[key], value) if key in merged else value
+            if key not in merged:
+                merged[key] = value
+            elif key not in _ALIKE:
+                merged[key] = add(merged[key], value)
         return merged
     if isinstance(one, int | float) and isinstance(other, int | float):
         return one + other

@@ -118,7 +118,8 @@ class World:
         """Return what /status shows of one target."""
         (group,) = self.stack.context.groups.status().values()
         found: dict[str, object] = group["targets"][f"http://127.0.0.1:{self.backends[at].port}/b{at}"]  # type: ignore[index]
-        return found
+        (state,) = found["states"]  # type: ignore[misc]
+        return {**found, "state": state}
 
     def group(self) -> dict[str, object]:
         (group,) = self.stack.context.groups.status().values()

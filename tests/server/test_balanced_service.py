@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from authgate_fast.server.sums import Status, sum_status
 from authgate_fast.server.worker import _log_target
 from tests.running import authgate, running, until
 
@@ -86,13 +87,13 @@ def test_a_dead_target_is_told_of_once_and_stays_out_through_a_change(tmp_path: 
                 found: dict[str, Any] = status["targets"][f"http://127.0.0.1:{port}"]
                 return found
 
-            assert target(dead)["state"] == "ejected"
-            assert (target(alive)["state"], target(alive)["requests_total"]) == ("up", 20)
+            assert target(dead)["states"] == {"ejected": 1}
+            assert (target(alive)["states"], target(alive)["requests_total"]) == ({"up": 1}, 20)
             assert gateway.log.count("gets no requests for") == 1
             assert "catalog" in gateway.log
             write(file, dead, alive, weight=5)
             until(lambda: target(alive)["weight"] == 5, "the change")
-            assert target(dead)["state"] == "ejected"
+            assert target(dead)["states"] == {"ejected": 1}
             assert target(alive)["requests_total"] == 20
             assert gateway.get("/x")[0] == 200
     finally:
@@ -110,3 +111,23 @@ def test_a_targets_trouble_is_a_warning_and_its_return_is_not(caplog: pytest.Log
         _log_target("service a/b: http://c is out", True)
         _log_target("service a/b: http://c is back", False)
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+
+
+def test_the_targets_of_all_workers_are_one_picture() -> None:
+    def worker(states: dict[str, int], in_flight: int, **more: object) -> Status:
+        target = {"states": states, "weight": 3, "in_flight": in_flight, **more}
+        return {"balanced_services": {"a/b": {"balance": "hash", "targets": {"http://c": target}}}}
+
+    living = [worker({"up": 1}, 2), worker({"ejected": 1}, 1, ejected_for_s=4.0), worker({"up": 1}, 4)]
+    (service,) = sum_status(living, {})["balanced_services"].values()
+    assert service == {
+        "balance": "hash",
+        "targets": {
+            "http://c": {
+                "states": {"up": 2, "ejected": 1},
+                "weight": 3,
+                "in_flight": 7,
+                "ejected_for_s": 4.0,
+            }
+        },
+    }
