@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from authgate_fast import __version__
 from authgate_fast.observe.exposition import Family, counter, gauge, labelled
 from authgate_fast.server.channel import Message
-from authgate_fast.server.children import SPARE, STARTING, Child
+from authgate_fast.server.children import LEAVING, SPARE, STARTING, Child
 from authgate_fast.server.ops import OpsServer
 from authgate_fast.server.sums import Status, Sums, add, sum_status, totals_of
 
@@ -100,7 +100,8 @@ class NodeReport:
             finally:
                 del self._asked[number]
         workers = [child for child in self._children.values() if child.state != SPARE]
-        return sorted(workers, key=lambda child: (child.slot, child.started_s))
+        # What is shown once is that of a worker that stays.
+        return sorted(workers, key=lambda child: (child.state == LEAVING, child.slot, child.started_s))
 
     # --- what is shown ------------------------------------------------------------------------------------
 

@@ -236,7 +236,7 @@ async def test_edits_renames_and_link_swaps_are_changes_and_vanishing_is_not(
 
 
 async def test_a_file_that_holds_still_is_read_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path.write_bytes(b"one")  # noqa: ASYNC240  # nothing else runs yet
+    path.write_bytes(b"one")  # nothing else runs yet
     polled = asyncio.Event()
     polls = 0
 

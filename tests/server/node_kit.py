@@ -121,12 +121,12 @@ def command(*arguments: str) -> list[str]:
 @asynccontextmanager
 async def started(
     arguments: Sequence[str], ops_port: int, env: dict[str, str] | None = None, prefix: Sequence[str] = (),
-    pass_fds: Sequence[int] = (),
+    pass_fds: Sequence[int] = (), cwd: Path | None = None,
 ) -> AsyncIterator[Node]:  # fmt: skip
     """Start a node and end it when the block ends; it need not get ready."""
     words = [*prefix, *command(*arguments)]
     process = await asyncio.create_subprocess_exec(
-        *words, stderr=asyncio.subprocess.PIPE, env=environment(**(env or {})), pass_fds=pass_fds
+        *words, stderr=asyncio.subprocess.PIPE, env=environment(**(env or {})), pass_fds=pass_fds, cwd=cwd
     )
     node = Node(process, ops_port)
     try:
