@@ -121,6 +121,11 @@ class Load:
         while not self._stopped:
             number = next(self._numbers)
             begun_s = time.monotonic()
+            if streams is not None and (streams[0].at_eof() or streams[0].exception() is not None):
+                await _close(
+                    streams[1]
+                )  # a client sees that its kept connection was closed while it did not use it
+                streams = None
             try:
                 async with asyncio.timeout(TIMEOUT_S):
                     if streams is None:

@@ -1,7 +1,8 @@
 """The places of a node that workers fill: who has one, who helps out, and how long a replacement waits.
 
-A slot owns its listening sockets for the node's whole life. While it has no worker that serves, a neighbour
-accepts from its sockets too, so that a connection in its queue waits for nobody's start.
+A slot owns its listening sockets for the node's whole life. When it is long without a worker that serves, a
+neighbour accepts from its sockets too. Not at once: what a neighbour takes stays with it, and a new worker beside
+one that holds every kept-alive connection is no help; a spare is there sooner than a client notices.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from authgate_fast.server.listening import BACKLOG
 
 YOUNG_S = 1.0
 """A worker that ends so soon after it was ready, or before, makes its replacement wait."""
+HELP_AFTER_S = 1.5
+"""How long connections wait for their own slot's next worker before a neighbour takes them."""
 FIRST_WAIT_S = 0.25
 MAX_WAIT_S = 30.0
 
@@ -35,6 +38,7 @@ class Slot:
     was_ready: bool = False
     outcome: asyncio.Future[bool] | None = None
     drains_at_start: bool = False
+    unserved_s: float | None = None
     said: str = field(default="")
 
     def listen(self) -> None:
@@ -80,14 +84,21 @@ class Slot:
         return longest_s * random.uniform(0.5, 1.0)
 
 
-def cover(slots: list[Slot]) -> None:
-    """Have each slot without a serving worker helped by a neighbour, and only those."""
+def cover(slots: list[Slot], *, at_once: bool = False) -> None:
+    """Have each slot that is without a serving worker for a while, or now, helped by a neighbour, and only those."""
+    now_s = time.monotonic()
     for slot in slots:
+        if slot.is_served():
+            slot.unserved_s = None
+        elif slot.unserved_s is None:
+            slot.unserved_s = now_s
         helper = slot.helper
         if helper is not None and (slot.is_served() or not helper.serves()):
             slot.helper = None
             helper.send("leave", slot=slot.number)
-        if slot.is_served() or slot.helper is not None or not slot.sockets:
+        if slot.unserved_s is None or slot.helper is not None or not slot.sockets:
+            continue
+        if now_s - slot.unserved_s < HELP_AFTER_S and not at_once:
             continue
         able = [other.current for other in slots if other is not slot and other.is_served()]
         if able:

@@ -37,7 +37,7 @@ from authgate_fast.server.slots import Slot, cover
 if TYPE_CHECKING:
     from authgate_fast.server.node import Opened
 
-TICK_S = 1.0
+TICK_S = 0.5
 ROLL_IDLE_S = 3.0
 """How long an idle client connection stays with a worker that was replaced; nobody waits for it to end."""
 KILL_GRACE_S = 1.0
@@ -70,6 +70,7 @@ class Supervisor:
         self._spare: Child | None = None
         self._spare_after_s = 0.0
         self._listens = False
+        self._is_drained = False
         self._is_said = False
         self._told_ready = False
         self._was_ready = False
@@ -344,11 +345,11 @@ class Supervisor:
             self._fill(slot)
 
     def _tick(self) -> None:
-        """Look after everything once a second."""
+        """Look after everything, twice a second."""
         self._loop.call_later(TICK_S, self._tick)
         now_s = time.monotonic()
         limits = self._options.worker.limits
-        if now_s - self._ticked_s > 2 * TICK_S:
+        if now_s - self._ticked_s > 4 * TICK_S:
             for child in self._children.values():
                 child.heard_s = now_s  # we were stopped ourselves, and so were they, perhaps
         self._ticked_s = now_s
@@ -371,8 +372,9 @@ class Supervisor:
                 )  # fmt: skip
                 self._report.hangs += 1
                 self._kill_hung(child)
-        if not self._report.draining:
+        if not self._is_drained:
             cover(self._slots)
+        if not self._report.draining:
             self._keep_spare()
             self._notifier.status(self._report.line())
         if self._notifier.watchdog_s is not None:
@@ -474,7 +476,9 @@ class Supervisor:
             self._drain_all()
 
     def _drain_all(self) -> None:
+        self._is_drained = True
         is_last = not self._opened.is_passed  # systemd keeps its sockets, with what waits in them
+        cover(self._slots, at_once=True)
         for slot in self._slots:
             child = slot.current
             if child is not None and not child.accepts and slot.helper is None and slot.was_ready and is_last:

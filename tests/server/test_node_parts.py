@@ -17,7 +17,7 @@ from authgate_fast.server.children import READY, Child
 from authgate_fast.server.cpus import usable_cpus
 from authgate_fast.server.listening import Address, ListenError, open_slots, take_passed
 from authgate_fast.server.sd_notify import Notifier
-from authgate_fast.server.slots import MAX_WAIT_S, Slot, cover
+from authgate_fast.server.slots import HELP_AFTER_S, MAX_WAIT_S, Slot, cover
 from authgate_fast.server.sums import Sums, sum_status, to_plain, totals_of
 
 
@@ -240,7 +240,11 @@ class FakeChild:
         self.sent.append((kind, slot))
 
 
-def test_a_slot_without_a_worker_is_helped_by_the_least_busy_neighbour_until_it_has_one() -> None:
+def test_a_slot_without_a_worker_is_helped_by_the_least_busy_neighbour_until_it_has_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s = 1_000.0
+    monkeypatch.setattr("time.monotonic", lambda: now_s)
     slots = [Slot(number, [socket.socket()]) for number in range(4)]
     children = [FakeChild() for _ in range(4)]
     for slot, child in zip(slots, children, strict=True):
@@ -250,6 +254,9 @@ def test_a_slot_without_a_worker_is_helped_by_the_least_busy_neighbour_until_it_
     slots[0].current = None
     children[1].fit = False
     cover(slots)
+    assert [child.sent for child in children] == [[], [], [], []], "its next worker may be there in a moment"
+    now_s += 2 * HELP_AFTER_S
+    cover(slots)
     assert [child.sent for child in children[2:]] == [[("accept", 0)], [("accept", 1)]]
     cover(slots)
     assert sum(len(child.sent) for child in children) == 2
@@ -257,7 +264,7 @@ def test_a_slot_without_a_worker_is_helped_by_the_least_busy_neighbour_until_it_
     cover(slots)
     assert children[3].sent[-1] == ("leave", 1)
     children[2].fit = False  # the helper fails itself
-    cover(slots)
+    cover(slots, at_once=True)
     assert children[2].sent[-1] == ("leave", 0)
     assert sorted(children[1].sent + children[3].sent[2:]) == [("accept", 0), ("accept", 2)]
     for slot in slots:
