@@ -73,6 +73,7 @@ def main() -> int:
     wrong = set(options.kinds) - set(KINDS)
     if wrong:
         parser.error(f"no such kind: {', '.join(sorted(wrong))}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))  # what was started is ended on every way out
     broken = False
     for kind in options.kinds or KINDS:
         outcome = asyncio.run(_run(kind, options))
