@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from math import isinf, isnan
+from math import inf, isinf, isnan
 from typing import Final
 
 CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
@@ -15,12 +15,12 @@ CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 Labels = tuple[tuple[str, str], ...]
 
 _is_name = re.compile(r"[a-z][a-z0-9_]*").fullmatch  # stricter than the format: no capitals, no colons
-_KINDS: Final = frozenset({"counter", "gauge", "summary"})
+_KINDS: Final = frozenset({"counter", "gauge", "summary", "histogram"})
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One number. ``suffix`` is what its name has beyond the family's (``_sum`` and ``_count`` of a summary)."""
+    """One number. ``suffix`` is what its name has beyond the family's (``_sum``, ``_count``, ``_bucket``)."""
 
     value: float
     labels: Labels = ()
@@ -62,6 +62,16 @@ def labelled(name: str, kind: str, help_text: str, label: str, values: dict[str,
 def summary(name: str, help_text: str, total: float, count: int) -> Family:
     """Return a sum and of how many it is: their quotient is a mean."""
     return Family(name, "summary", help_text, (Sample(total, (), "_sum"), Sample(count, (), "_count")))
+
+
+def histogram(bounds: tuple[float, ...], counts: list[int], total: float, labels: Labels) -> list[Sample]:
+    """Return the samples of one histogram: `counts` by bucket, one more than there are upper `bounds`."""
+    samples = []
+    so_far = 0
+    for bound, count in zip((*bounds, inf), counts, strict=True):
+        so_far += count
+        samples.append(Sample(so_far, (*labels, ("le", _number(bound))), "_bucket"))
+    return [*samples, Sample(total, labels, "_sum"), Sample(so_far, labels, "_count")]
 
 
 def render(families: list[Family]) -> bytes:

@@ -1,0 +1,239 @@
+"""What is known of each answered request, counted once and, if there is an access log, written once: when it has ended.
+
+Every end of a request comes through one of the functions here: the end of an exchange with a backend, an answer of the
+gateway's own, the end of a tunnel.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import TYPE_CHECKING, Final
+
+from authgate_fast.decision import caller_address
+from authgate_fast.errors import TABLE, Reason
+from authgate_fast.proxy.access_line import Entry
+from authgate_fast.tally import (
+    ACCEPTED,
+    AUTH_CODES,
+    BLOCKED,
+    FORBIDDEN,
+    INVALID,
+    MISSING,
+    NO_CHECK,
+    UNAVAILABLE,
+    RouteTally,
+    ServiceTally,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from authgate_fast.decision import Forward, Refusal
+    from authgate_fast.http.request import RequestHead
+    from authgate_fast.proxy.downstream import Downstream
+    from authgate_fast.proxy.exchange import Exchange
+    from authgate_fast.snapshot import Gateway, Identity, Route
+
+COMPLETE: Final = b"complete"
+REFUSED: Final = b"refused"
+"""The gateway answered with an error of its own; ``code`` says which."""
+CLIENT_CLOSED: Final = b"client_closed"
+UPSTREAM_BROKEN: Final = b"upstream_broken"
+SESSION_ENDED: Final = b"session_ended"
+ACCESS_ENDED: Final = b"access_ended"
+CLIENT_CLOSED_STATUS: Final = 499
+"""The status of a request whose client left before the answer began: nginx's number, in log and metrics only."""
+MAX_TALLIES: Final = 20_000
+"""Routes whose counts are kept at most, those of the past included."""
+
+_AUTH_RESULT_OF: Final = {
+    Reason.CREDENTIALS_MISSING: MISSING,
+    Reason.CREDENTIALS_INVALID: INVALID,
+    Reason.LOGIN_FAILED: INVALID,
+    Reason.FORBIDDEN: FORBIDDEN,
+    Reason.CSRF_REJECTED: FORBIDDEN,
+    Reason.TOO_MANY_FAILURES: BLOCKED,
+    Reason.AUTH_UNAVAILABLE: UNAVAILABLE,
+}
+
+
+class Recorder:
+    """The counts of one worker. ``log`` takes the entries of the access log, or is None.
+
+    ``tallies`` are kept by the names of gateway, route and service, so that they live on from one snapshot to the next.
+    """
+
+    __slots__ = ("log", "services", "tallies")
+
+    def __init__(self) -> None:
+        self.log: Callable[[Entry], None] | None = None
+        self.tallies: dict[tuple[str, str, str], RouteTally] = {}
+        self.services: dict[tuple[str, str], ServiceTally] = {}
+
+    def tally(self, gateway: str, route: str, service: str) -> RouteTally:
+        """Return the tally of these names."""
+        tallies = self.tallies
+        key = (gateway, route, service)
+        tally = tallies.get(key)
+        if tally is None:
+            if len(tallies) >= MAX_TALLIES:  # of a configuration that keeps changing its names
+                del tallies[next(iter(tallies))]
+            times = None
+            if service:
+                times = self.services.get((gateway, service))
+                if times is None:
+                    times = self.services[gateway, service] = ServiceTally(gateway, service)
+            tally = tallies[key] = RouteTally(gateway, route, service, times)
+        return tally
+
+    def of_route(self, gateway: Gateway, route: Route) -> RouteTally:
+        """Return the tally of a route."""
+        tally = route.meter.tally
+        if tally is None:
+            tally = route.meter.tally = self.tally(gateway.name, route.name, route.service_name)
+        return tally
+
+
+def exchange_ended(exchange: Exchange, outcome: bytes) -> None:
+    """An exchange has ended by itself: its response is complete, or was broken off, or the client is gone."""
+    forward = exchange.forward
+    connection = exchange.downstream
+    recorder = exchange.context.recorder
+    status = exchange.status or CLIENT_CLOSED_STATUS
+    duration_s = perf_counter() - connection.begun_s
+    route = forward.route
+    tally = route.meter.tally or recorder.of_route(forward.gateway, route)
+    key = status // 100 * AUTH_CODES + (NO_CHECK if forward.identity is None else ACCEPTED)
+    counts = tally.counts
+    counts[key] = counts.get(key, 0) + 1
+    times = tally.times
+    if times is not None:
+        times.total.observe(duration_s)
+        if exchange.status:
+            times.upstream.observe(exchange.response_s - connection.begun_s)
+    if recorder.log is not None:
+        recorder.log(_exchange_entry(exchange, outcome, status, duration_s))
+
+
+def _exchange_entry(exchange: Exchange, outcome: bytes, status: int, duration_s: float) -> Entry:
+    forward = exchange.forward
+    connection = exchange.downstream
+    entry = _entry(connection, exchange.head, forward.request_id, status, outcome, duration_s)
+    _fill_from_forward(entry, forward)
+    entry.request_bytes = connection.head_bytes + exchange.body_received()
+    if exchange.sends > 1:
+        entry.retries = exchange.sends - 1
+    if exchange.status:
+        entry.upstream_s = exchange.response_s - connection.begun_s
+    return entry
+
+
+def exchange_refused(exchange: Exchange, reason: Reason) -> None:
+    """An exchange ends with an error of the gateway's own."""
+    forward = exchange.forward
+    connection = exchange.downstream
+    recorder = exchange.context.recorder
+    duration_s = perf_counter() - connection.begun_s
+    tally = recorder.of_route(forward.gateway, forward.route)
+    auth = NO_CHECK if forward.identity is None else ACCEPTED
+    key = TABLE[reason].status // 100 * AUTH_CODES + auth
+    tally.counts[key] = tally.counts.get(key, 0) + 1
+    if tally.times is not None:
+        tally.times.total.observe(duration_s)
+    if recorder.log is not None:
+        entry = _exchange_entry(exchange, REFUSED, TABLE[reason].status, duration_s)
+        entry.code = reason.value.encode("ascii")
+        recorder.log(entry)
+
+
+def answered(
+    connection: Downstream,
+    head: RequestHead | None,
+    gateway: Gateway | None,
+    route: Route | None,
+    request_id: bytes,
+    status: int,
+    reason: Reason | None = None,
+) -> None:
+    """The gateway has answered by itself, without an exchange; `reason` where that is an error."""
+    recorder = connection.context.recorder
+    if route is not None and gateway is not None:
+        tally = recorder.of_route(gateway, route)
+    else:
+        tally = recorder.tally("" if gateway is None else gateway.name, "", "")
+    auth = NO_CHECK if reason is None else _AUTH_RESULT_OF.get(reason, NO_CHECK)
+    key = status // 100 * AUTH_CODES + auth
+    tally.counts[key] = tally.counts.get(key, 0) + 1
+    if recorder.log is None:
+        return
+    duration_s = perf_counter() - connection.begun_s if head is not None else 0.0
+    outcome = COMPLETE if reason is None else REFUSED
+    entry = _entry(connection, head, request_id, status, outcome, duration_s)
+    if reason is not None:
+        entry.code = reason.value.encode("ascii")
+    if gateway is not None:
+        entry.gateway = gateway.name
+    if route is not None:
+        entry.route = route.name
+        entry.service = route.service_name
+    if head is not None:
+        entry.request_bytes = connection.head_bytes + max(head.content_length, 0)
+    recorder.log(entry)
+
+
+def tunnel_ended(
+    connection: Downstream, forward: Forward, head: RequestHead, received: int, begun_s: float
+) -> None:
+    """A tunnel is over; `received` bytes of the client went through it since its request, at `begun_s`."""
+    recorder = connection.context.recorder
+    tally = recorder.of_route(forward.gateway, forward.route)
+    key = AUTH_CODES + (NO_CHECK if forward.identity is None else ACCEPTED)
+    tally.counts[key] = tally.counts.get(key, 0) + 1
+    if recorder.log is None:
+        return
+    entry = _entry(connection, head, forward.request_id, 101, COMPLETE, perf_counter() - begun_s)
+    _fill_from_forward(entry, forward)
+    entry.request_bytes = connection.head_bytes + received
+    recorder.log(entry)
+
+
+def _entry(
+    connection: Downstream,
+    head: RequestHead | None,
+    request_id: bytes,
+    status: int,
+    outcome: bytes,
+    duration_s: float,
+) -> Entry:
+    context = connection.context
+    client = connection.client
+    address = client.address
+    if head is not None and client.trusted:
+        address = caller_address(head, client)
+    entry = Entry(request_id, address, status, outcome)
+    entry.wall_s = context.wall_s + (context.loop.time() - context.now_s)
+    entry.duration_s = duration_s
+    entry.response_bytes = connection.sent_bytes - connection.sent_before
+    if head is not None:
+        entry.method = head.method
+        entry.host = head.host
+        entry.path = head.target.partition(b"?")[0]
+        entry.protocol = b"HTTP/1.1" if head.minor == 1 else b"HTTP/1.0"
+        found = head.values(b"user-agent")
+        if found:
+            entry.agent = found[0]
+        found = head.values(b"referer")
+        if found:
+            entry.referrer = found[0]
+    return entry
+
+
+def _fill_from_forward(entry: Entry, forward: Forward) -> None:
+    entry.gateway = forward.gateway.name
+    entry.route = forward.route.name
+    entry.service = forward.service.name
+    entry.upstream = forward.target.name
+    identity: Identity | None = forward.identity
+    if identity is not None:
+        entry.consumer = identity.consumer
+        entry.credential = identity.credential_id

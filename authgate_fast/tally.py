@@ -1,0 +1,74 @@
+"""Counts of answered requests, kept beside the routes and services that they are about. Pure.
+
+A tally belongs to a name, not to one snapshot's object: `proxy.record` finds it again after a change of configuration.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import Final
+
+BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""Upper bounds of the buckets of a duration, in seconds; one more bucket has no bound."""
+
+NO_CHECK: Final = 0
+ACCEPTED: Final = 1
+MISSING: Final = 2
+INVALID: Final = 3
+FORBIDDEN: Final = 4
+BLOCKED: Final = 5
+UNAVAILABLE: Final = 6
+AUTH_RESULTS: Final = ("none", "accepted", "missing", "invalid", "forbidden", "blocked", "unavailable")
+"""What came of the security check, by the codes above; ``none`` where there was no check to make."""
+
+AUTH_CODES: Final = 8
+"""A key of `RouteTally.counts` is the status class (1 to 5) times this, plus the code of the auth result."""
+
+
+class Histogram:
+    """Durations in seconds: how many fell in each bucket, and their sum."""
+
+    __slots__ = ("counts", "sum_s")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BOUNDS_S) + 1)
+        self.sum_s = 0.0
+
+    def observe(self, duration_s: float) -> None:
+        """Count one duration."""
+        self.counts[bisect_left(BOUNDS_S, duration_s)] += 1
+        self.sum_s += duration_s
+
+
+class ServiceTally:
+    """How long the requests of one service took: all of it, and until the backend's response head."""
+
+    __slots__ = ("gateway", "service", "total", "upstream")
+
+    def __init__(self, gateway: str, service: str) -> None:
+        self.gateway = gateway
+        self.service = service
+        self.total = Histogram()
+        self.upstream = Histogram()
+
+
+class RouteTally:
+    """The answered requests of one route by status class and auth result. ``route`` is "" where none was found."""
+
+    __slots__ = ("counts", "gateway", "route", "service", "times")
+
+    def __init__(self, gateway: str, route: str, service: str, times: ServiceTally | None) -> None:
+        self.gateway = gateway
+        self.route = route
+        self.service = service
+        self.times = times
+        self.counts: dict[int, int] = {}
+
+
+class Meter:
+    """A route's way to its tally, found at its first answer."""
+
+    __slots__ = ("tally",)
+
+    def __init__(self) -> None:
+        self.tally: RouteTally | None = None

@@ -1,0 +1,126 @@
+"""One line for one answered request: JSON that any reader takes, and nothing that a client could forge."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from authgate_fast.proxy.access_line import MAX_TEXT_BYTES, Clock, Entry, combined_line, json_line
+
+HOSTILE = [
+    b'"',
+    b"\\",
+    b"a\nb",
+    b"a\r\nb",
+    b"\x00\x01\x1f\x7f",
+    b"\xff\xfe",
+    "straße 東京".encode(),
+    b'","status":200,"x":"',
+    b"a" * 5_000,
+    b"\xc3" * 2_000,
+]
+
+
+def entry(**changes: object) -> Entry:
+    made = Entry(b"1-1", "192.0.2.1", 200, b"complete")
+    made.method = b"GET"
+    made.host = b"shop.example.com"
+    made.path = b"/p/1"
+    made.protocol = b"HTTP/1.1"
+    made.agent = b"curl/8"
+    made.referrer = b"https://shop.example.com/cart?token=secret"
+    made.gateway = "shop"
+    made.route = "product"
+    made.service = "catalog"
+    made.consumer = "app"
+    made.credential = "default"
+    made.upstream = "http://127.0.0.1:9000"
+    made.request_bytes = 120
+    made.response_bytes = 300
+    made.wall_s = 1_700_000_000.1239
+    made.duration_s = 0.0123456
+    made.upstream_s = 0.01
+    for name, value in changes.items():
+        setattr(made, name, value)
+    return made
+
+
+def test_a_json_line_holds_every_fact_once() -> None:
+    line = json_line(entry(), Clock())
+    assert line.endswith(b"}\n")
+    assert json.loads(line) == {
+        "time": "2023-11-14T22:13:20.123Z",
+        "request_id": "1-1",
+        "client": "192.0.2.1",
+        "gateway": "shop",
+        "route": "product",
+        "service": "catalog",
+        "consumer": "app",
+        "credential_id": "default",
+        "method": "GET",
+        "host": "shop.example.com",
+        "path": "/p/1",
+        "protocol": "HTTP/1.1",
+        "status": 200,
+        "outcome": "complete",
+        "code": "",
+        "request_bytes": 120,
+        "response_bytes": 300,
+        "duration_ms": 12.346,
+        "upstream": "http://127.0.0.1:9000",
+        "upstream_ms": 10.0,
+        "retries": 0,
+        "user_agent": "curl/8",
+    }
+
+
+def test_without_a_backends_answer_its_time_is_null() -> None:
+    assert json.loads(json_line(entry(upstream_s=-1.0), Clock()))["upstream_ms"] is None
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("name", ["path", "agent", "host", "method"])
+def test_what_a_client_sent_neither_ends_a_json_line_nor_forges_a_field(name: str, text: bytes) -> None:
+    line = json_line(entry(**{name: text}), Clock())
+    assert line.count(b"\n") == 1
+    assert all(byte >= 0x20 or byte == 0x0A for byte in line)
+    read = json.loads(line)
+    assert len(read) == 22
+    assert read["status"] == 200
+    key = {"agent": "user_agent"}.get(name, name)
+    assert read[key] == text[:MAX_TEXT_BYTES].decode("utf-8", "replace")
+
+
+def test_names_of_callers_may_hold_anything() -> None:
+    read = json.loads(json_line(entry(consumer='a"b\n', credential="ключ"), Clock()))
+    assert (read["consumer"], read["credential_id"]) == ('a"b\n', "ключ")
+
+
+def test_a_combined_line_is_what_log_tools_read() -> None:
+    assert combined_line(entry(), Clock()) == (
+        b'192.0.2.1 - app [14/Nov/2023:22:13:20 +0000] "GET /p/1 HTTP/1.1" 200 300 '
+        b'"https://shop.example.com/cart" "curl/8"\n'
+    )
+
+
+def test_a_combined_line_says_what_is_missing() -> None:
+    bare = Entry(b"1-1", "192.0.2.1", 400, b"refused")
+    assert combined_line(bare, Clock()) == b'192.0.2.1 - - [01/Jan/1970:00:00:00 +0000] "- - -" 400 0 "-" "-"\n'
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("name", ["path", "agent", "referrer", "method"])
+def test_what_a_client_sent_neither_ends_a_combined_line_nor_a_quoted_part(name: str, text: bytes) -> None:
+    line = combined_line(entry(**{name: text}), Clock())
+    shape = rb'[^ ]+ - [^ ]+ \[[^]]+\] "[^"]*" [0-9]+ [0-9]+ "[^"]*" "[^"]*"\n'
+    assert re.fullmatch(shape, line) is not None
+    assert all(0x20 <= byte < 0x7F or byte == 0x0A for byte in line)
+
+
+def test_the_second_is_written_anew_when_it_changes() -> None:
+    clock = Clock()
+    assert clock.iso(1_700_000_000.9994) == b"2023-11-14T22:13:20.999Z"
+    assert clock.iso(1_700_000_001.0) == b"2023-11-14T22:13:21.000Z"
+    assert clock.combined(1_700_000_002.5) == b"14/Nov/2023:22:13:22 +0000"
