@@ -31,6 +31,7 @@ MODULES = (
     "limits",
     "plan",
     "snapshot",
+    "tally",
 )
 """Of ``auth/`` what a request with a known credential meets; tokens are read by libraries that are compiled anyway."""
 ROOMS = ("balance", "http", "proxy", "routing")

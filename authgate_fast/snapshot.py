@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING
 
+from authgate_fast.tally import Meter
+
 if TYPE_CHECKING:
     from authgate_fast.auth.interface import Authenticator
     from authgate_fast.auth.session import Session
@@ -134,7 +136,7 @@ class Route:
     path segment, and a negative int -1-i stands for all raw segments from i on, each with its slash.
     ``roles`` (any), ``scopes`` (all) and ``consumers`` (one of) narrow who may call a SECURE route;
     empty means no condition. ``forward_token``: the backend gets the caller's bearer token, if there is one.
-    ``upgrades`` are the protocols that a request may switch to, in lower case.
+    ``upgrades`` are the protocols that a request may switch to, in lower case. ``meter`` leads to its counts.
     """
 
     name: str
@@ -150,6 +152,7 @@ class Route:
     consumers: frozenset[str] = frozenset()
     forward_token: bool = False
     upgrades: frozenset[bytes] = frozenset()
+    meter: Meter = field(default_factory=Meter, compare=False, repr=False)
 
     @property
     def restricted(self) -> bool:

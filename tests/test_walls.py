@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "authgate_fast"
 # From the ground up. A module belongs to the room with the longest prefix of its name, and imports
 # from its own room and from lower ones only. Rooms on one line do not know each other.
 ROOMS = (
-    ("errors", "limits"),
+    ("errors", "limits", "tally"),
     ("snapshot",),
     ("routing", "http", "auth", "balance"),
     ("decision", "addresses"),
@@ -33,7 +33,19 @@ ROOMS = (
     ("server",),
     ("cli",),
 )
-PURE = ("errors", "limits", "addresses", "snapshot", "routing", "http", "auth", "balance", "decision", "plan")
+PURE = (
+    "errors",
+    "limits",
+    "tally",
+    "addresses",
+    "snapshot",
+    "routing",
+    "http",
+    "auth",
+    "balance",
+    "decision",
+    "plan",
+)
 IMPURE = frozenset(
     {
         "asyncio", "concurrent", "h11", "httptools", "io", "logging", "multiprocessing", "os", "pathlib",

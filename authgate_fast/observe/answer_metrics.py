@@ -17,12 +17,8 @@ def answer_metrics(recorder: Recorder) -> list[Family]:
     for tally in recorder.tallies.values():
         names = (("gateway", tally.gateway), ("route", tally.route), ("service", tally.service))
         for key, count in sorted(tally.counts.items()):
-            labels = (
-                *names,
-                ("status", f"{key // AUTH_CODES}xx"),
-                ("auth", AUTH_RESULTS[key % AUTH_CODES]),
-            )
-            answers.append(Sample(count, labels))
+            result = (("status", f"{key // AUTH_CODES}xx"), ("auth", AUTH_RESULTS[key % AUTH_CODES]))
+            answers.append(Sample(count, names + result))
     total: list[Sample] = []
     upstream: list[Sample] = []
     for times in recorder.services.values():

@@ -11,6 +11,7 @@ from authgate_fast.plan import finish, finish_local
 from authgate_fast.proxy.exchange import Exchange
 from authgate_fast.proxy.own_answers import answer_plainly, refuse
 from authgate_fast.proxy.phases import BUSY, IDLE
+from authgate_fast.proxy.record import answered as recorded
 from authgate_fast.proxy.tunnel import may_open
 from authgate_fast.proxy.waiting import LocalExchange, Waiting
 
@@ -80,6 +81,7 @@ def answered(connection: Downstream, exchange: LocalExchange, answer: Reply | De
                 with_body=exchange.method != b"HEAD",
             )
         )
+        recorded(connection, exchange.head, exchange.local.gateway, None, exchange.request_id, answer.status)
         connection.exchange_done(close=close, request_done=True)
         return
     connection.exchange = None

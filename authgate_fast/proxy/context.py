@@ -17,6 +17,7 @@ from authgate_fast.proxy.admission import Admission
 from authgate_fast.proxy.groups import Groups
 from authgate_fast.proxy.heads import RequestReader, ResponseReader
 from authgate_fast.proxy.memory import keep_budget
+from authgate_fast.proxy.record import Recorder
 from authgate_fast.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -141,6 +142,7 @@ class Context:
         "loop",
         "now_s",
         "pools",
+        "recorder",
         "report",
         "request_reader",
         "resolver",
@@ -165,6 +167,7 @@ class Context:
         self._measure_at_bytes = limits.max_buffered_bytes
         self._measuring = False
         self.counters = Counters()
+        self.recorder = Recorder()
         self.groups = Groups(self)
         self.report: Report = _no_report
         self.request_reader = RequestReader()

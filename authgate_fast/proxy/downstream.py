@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import struct
 from socket import SO_LINGER, SOL_SOCKET
+from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from authgate_fast.decision import Client, Refusal
@@ -49,6 +50,7 @@ class Downstream:
 
     __slots__ = (
         "address_name",
+        "begun_s",
         "body_pace",
         "buffer",
         "client",
@@ -56,11 +58,13 @@ class Downstream:
         "context",
         "eof",
         "exchange",
+        "head_bytes",
         "id_base",
         "meet",
         "phase",
         "read_paused",
         "send_pace",
+        "sent_before",
         "sequence",
         "since_s",
         "transport",
@@ -89,6 +93,9 @@ class Downstream:
         self.unsent_since_s = 0.0
         self.eof = False
         self.consuming = False
+        self.sent_before = 0
+        self.head_bytes = 0
+        self.begun_s = 0.0
         self.exchange: Exchange | Waiting | LocalExchange | None = None
         self.since_s = context.now_s
 
@@ -227,6 +234,9 @@ class Downstream:
         context = self.context
         context.counters.requests += 1
         self.phase = IDLE
+        self.begun_s = perf_counter()
+        self.head_bytes = len(head_bytes)
+        self.sent_before = self.written
         self.sequence += 1
         sequence = self.sequence
         request_id = b"%b-%b" % (

@@ -7,6 +7,7 @@ response, `refuse`, `break_off` or `cancel`. After that nobody holds a reference
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from authgate_fast.errors import Reason
@@ -19,6 +20,8 @@ from authgate_fast.proxy.access import lost_access
 from authgate_fast.proxy.own_answers import exchange_refused
 from authgate_fast.proxy.pace import body_is_too_slow
 from authgate_fast.proxy.placement import Placement
+from authgate_fast.proxy.record import ACCESS_ENDED, CLIENT_CLOSED, COMPLETE, UPSTREAM_BROKEN, exchange_ended
+from authgate_fast.proxy.record import exchange_refused as refusal_recorded
 from authgate_fast.proxy.retry import ANSWERED, CONNECTING, SENT, may_retry
 from authgate_fast.proxy.tunnel import may_open, open_tunnel
 
@@ -55,11 +58,13 @@ class Exchange:
         "placement",
         "request_done",
         "response_begun",
+        "response_s",
         "reused",
         "sends",
         "sent",
         "sent_bytes",
         "since_s",
+        "status",
         "upstream",
     )
 
@@ -75,6 +80,8 @@ class Exchange:
         self.body_bytes = 0
         self.request_done = True
         self.response_begun = False
+        self.response_s = 0.0
+        self.status = 0
         self.reused = False
         self.sends = 0
         self.placement: Placement | None = None  # a balanced service's requests have one
@@ -85,6 +92,10 @@ class Exchange:
         self.sent: list[bytes] | None = [forward.head]
         self.sent_bytes = 0
         self.since_s = self.context.now_s
+
+    def body_received(self) -> int:
+        """Bytes of the request's body that have come so far, without the framing of chunks."""
+        return self.body_bytes if self.head.chunked else max(self.head.content_length, 0) - self.left
 
     @property
     def request_id(self) -> bytes:
@@ -233,6 +244,8 @@ class Exchange:
     def response_head(self, response: ResponseHead, framing: bytes, body: bytes = b"") -> bytes:
         """Write the response head anew for the client, `framing` being its framing line or b""; `body` follows."""
         self.response_begun = True
+        self.response_s = perf_counter()
+        self.status = response.status
         self.sent = None
         if self.placement is not None:
             self.placement.answered(response.status)
@@ -275,6 +288,7 @@ class Exchange:
         self.upstream = None
         if self.placement is not None:
             self.placement.complete()
+        exchange_ended(self, COMPLETE)
 
     def connect_failed(self, reason: Reason, what: str, pool: Pool | None) -> None:
         """No connection came about. `pool`: where one might in a moment."""
@@ -336,6 +350,10 @@ class Exchange:
         self.context.report(reason, self.forward, self.forward.request_id, what)
         exchange_refused(self.downstream, self, reason)
 
+    def record_refusal(self, reason: Reason) -> None:
+        """Count and log that the gateway refused it."""
+        refusal_recorded(self, reason)
+
     def break_off(self, what: str, reason: Reason = Reason.UPSTREAM_PROTOCOL_ERROR) -> None:
         """Cut the client's connection in the middle of a response, so that it can tell (DESIGN section 5).
 
@@ -347,6 +365,7 @@ class Exchange:
             self.placement.gone_wrong(reason, what)
         self._drop_upstream()
         self.context.counters.upstream_failures += 1
+        exchange_ended(self, UPSTREAM_BROKEN)
         self.context.report(Reason.UPSTREAM_PROTOCOL_ERROR, self.forward, self.forward.request_id, what)
         if self.ends_with_connection:
             self.downstream.abort()
@@ -360,6 +379,7 @@ class Exchange:
             return
         self.finished = True
         self._drop_upstream()
+        exchange_ended(self, ACCESS_ENDED)
         self.context.report(Reason.CREDENTIALS_INVALID, self.forward, self.forward.request_id, what)
         if self.ends_with_connection:
             self.downstream.abort()
@@ -368,7 +388,9 @@ class Exchange:
 
     def cancel(self) -> None:
         """The client is gone: so is the reason to keep the backend busy."""
-        self.finished = True
+        if not self.finished:
+            self.finished = True
+            exchange_ended(self, CLIENT_CLOSED)
         self._drop_upstream()
 
     def _drop_upstream(self) -> None:

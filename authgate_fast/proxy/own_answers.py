@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from authgate_fast.decision import Refusal
 from authgate_fast.errors import TABLE, Reason
 from authgate_fast.http.problem import own_response, problem_response
+from authgate_fast.proxy.record import answered
 
 if TYPE_CHECKING:
     from authgate_fast.http.request import RequestHead
@@ -51,6 +52,8 @@ def refuse(
     if refusal.why:
         connection.context.report(reason, None, refusal.request_id, refusal.why)
     keep = _skip_body(connection, head, rest) if head is not None and not TABLE[reason].closes else False
+    if head is None:
+        connection.sent_before = connection.written
     connection.write(
         problem_response(
             reason,
@@ -62,6 +65,9 @@ def refuse(
             close=not keep,
             with_body=with_body if head is None else head.method != b"HEAD",
         )
+    )
+    answered(
+        connection, head, refusal.gateway, refusal.route, refusal.request_id, TABLE[reason].status, reason
     )
     connection.after_answer(keep=keep)
 
@@ -80,6 +86,7 @@ def answer_plainly(
             close=not keep,
         )
     )
+    answered(connection, head, connection.client.gateway, None, request_id, status)
     connection.after_answer(keep=keep)
 
 
@@ -117,6 +124,7 @@ def exchange_refused(connection: Downstream, exchange: Exchange | LocalExchange,
             with_body=exchange.method != b"HEAD",
         )
     )
+    exchange.record_refusal(reason)
     if close:
         connection.close_after_answer(linger=not exchange.request_done or TABLE[reason].closes)
     else:

@@ -28,7 +28,7 @@ from authgate_fast.tally import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from authgate_fast.decision import Forward, Refusal
+    from authgate_fast.decision import Forward
     from authgate_fast.http.request import RequestHead
     from authgate_fast.proxy.downstream import Downstream
     from authgate_fast.proxy.exchange import Exchange
@@ -39,7 +39,6 @@ REFUSED: Final = b"refused"
 """The gateway answered with an error of its own; ``code`` says which."""
 CLIENT_CLOSED: Final = b"client_closed"
 UPSTREAM_BROKEN: Final = b"upstream_broken"
-SESSION_ENDED: Final = b"session_ended"
 ACCESS_ENDED: Final = b"access_ended"
 CLIENT_CLOSED_STATUS: Final = 499
 """The status of a request whose client left before the answer began: nginx's number, in log and metrics only."""
@@ -156,6 +155,20 @@ def answered(
     reason: Reason | None = None,
 ) -> None:
     """The gateway has answered by itself, without an exchange; `reason` where that is an error."""
+    outcome = COMPLETE if reason is None else REFUSED
+    _count_and_log(connection, head, gateway, route, request_id, status, outcome, reason)
+
+
+def _count_and_log(
+    connection: Downstream,
+    head: RequestHead | None,
+    gateway: Gateway | None,
+    route: Route | None,
+    request_id: bytes,
+    status: int,
+    outcome: bytes,
+    reason: Reason | None,
+) -> None:
     recorder = connection.context.recorder
     if route is not None and gateway is not None:
         tally = recorder.of_route(gateway, route)
@@ -167,7 +180,6 @@ def answered(
     if recorder.log is None:
         return
     duration_s = perf_counter() - connection.begun_s if head is not None else 0.0
-    outcome = COMPLETE if reason is None else REFUSED
     entry = _entry(connection, head, request_id, status, outcome, duration_s)
     if reason is not None:
         entry.code = reason.value.encode("ascii")
@@ -181,19 +193,27 @@ def answered(
     recorder.log(entry)
 
 
-def tunnel_ended(
-    connection: Downstream, forward: Forward, head: RequestHead, received: int, begun_s: float
+def client_left(
+    connection: Downstream, head: RequestHead, gateway: Gateway, route: Route | None, request_id: bytes
 ) -> None:
-    """A tunnel is over; `received` bytes of the client went through it since its request, at `begun_s`."""
+    """The client has gone while the gateway was busy with an answer of its own."""
+    _count_and_log(connection, head, gateway, route, request_id, CLIENT_CLOSED_STATUS, CLIENT_CLOSED, None)
+
+
+def tunnel_ended(
+    connection: Downstream, forward: Forward, head: RequestHead, client_bytes: int, backend_bytes: int
+) -> None:
+    """A tunnel is over; so many bytes of the client and of the backend came through it."""
     recorder = connection.context.recorder
     tally = recorder.of_route(forward.gateway, forward.route)
     key = AUTH_CODES + (NO_CHECK if forward.identity is None else ACCEPTED)
     tally.counts[key] = tally.counts.get(key, 0) + 1
     if recorder.log is None:
         return
-    entry = _entry(connection, head, forward.request_id, 101, COMPLETE, perf_counter() - begun_s)
+    entry = _entry(connection, head, forward.request_id, 101, COMPLETE, perf_counter() - connection.begun_s)
     _fill_from_forward(entry, forward)
-    entry.request_bytes = connection.head_bytes + received
+    entry.request_bytes = connection.head_bytes + client_bytes
+    entry.response_bytes += backend_bytes
     recorder.log(entry)
 
 
@@ -213,7 +233,7 @@ def _entry(
     entry = Entry(request_id, address, status, outcome)
     entry.wall_s = context.wall_s + (context.loop.time() - context.now_s)
     entry.duration_s = duration_s
-    entry.response_bytes = connection.sent_bytes - connection.sent_before
+    entry.response_bytes = connection.written - connection.sent_before
     if head is not None:
         entry.method = head.method
         entry.host = head.host
@@ -232,7 +252,7 @@ def _fill_from_forward(entry: Entry, forward: Forward) -> None:
     entry.gateway = forward.gateway.name
     entry.route = forward.route.name
     entry.service = forward.service.name
-    entry.upstream = forward.target.name
+    entry.upstream = forward.target.url
     identity: Identity | None = forward.identity
     if identity is not None:
         entry.consumer = identity.consumer

@@ -22,11 +22,13 @@ from authgate_fast.http.upgrade import WEBSOCKET, upgrade_lines
 from authgate_fast.http.websocket import GOING_AWAY, POLICY_VIOLATION, FrameTracker, close_frame
 from authgate_fast.proxy.access import lost_access
 from authgate_fast.proxy.phases import TUNNEL
+from authgate_fast.proxy.record import tunnel_ended
 
 if TYPE_CHECKING:
     import asyncio
 
     from authgate_fast.decision import Forward
+    from authgate_fast.http.request import RequestHead
     from authgate_fast.http.response import ResponseHead
     from authgate_fast.proxy.context import Context
     from authgate_fast.proxy.downstream import Downstream
@@ -60,6 +62,7 @@ class TunnelSide:
         "muted",
         "other",
         "read_paused",
+        "received",
         "transport",
         "tunnel",
         "unsent",
@@ -74,6 +77,7 @@ class TunnelSide:
         self.other: TunnelSide = self  # until both are there
         self.frames: FrameTracker | None = FrameTracker(masked=is_client) if tunnel.is_websocket else None
         self.closed = False
+        self.received = 0
         self.eof = False
         self.finished = False
         self.read_paused = False
@@ -91,6 +95,7 @@ class TunnelSide:
         tunnel.since_s = context.now_s
         context.counters.tunnel_bytes += len(data)
         context.took(len(data))
+        self.received += len(data)
         if self.code or self.muted:
             self._data_at_goodbye(data)
             return
@@ -168,7 +173,7 @@ class TunnelSide:
             tunnel.downstream.connection_lost(exc)
         other = self.other
         if other.closed:
-            tunnel.context.tunnels.discard(tunnel)
+            tunnel.ended()
             if tunnel.placement is not None:
                 tunnel.placement.complete()
         elif self.muted and not self.code and self.frames is not None and not self.frames.broken:
@@ -250,6 +255,7 @@ class Tunnel:
         "downstream",
         "forward",
         "goodbye_s",
+        "head",
         "is_websocket",
         "placement",
         "since_s",
@@ -262,6 +268,7 @@ class Tunnel:
         self.context: Context = exchange.context
         self.downstream: Downstream = downstream
         self.forward: Forward = exchange.forward
+        self.head: RequestHead = exchange.head
         self.is_websocket = exchange.head.upgrade.lower() == WEBSOCKET  # bytes: ASCII letters only
         self.placement = exchange.placement  # its place at the service is kept until both sides are closed
         self.goodbye_s = 0.0
@@ -294,6 +301,11 @@ class Tunnel:
             client.resume()
         if client.write_paused:
             backend.pause()
+
+    def ended(self) -> None:
+        """Both sides are gone."""
+        self.context.tunnels.discard(self)
+        tunnel_ended(self.downstream, self.forward, self.head, self.client.received, self.backend.received)
 
     def say_goodbye(self, code: int) -> None:
         """End it; for WebSocket `code` tells both sides why (RFC 6455 section 7.4.1)."""

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from authgate_fast.auth.interface import Denial
 from authgate_fast.decision import Reply
-from authgate_fast.errors import Reason
+from authgate_fast.errors import TABLE, Reason
 from authgate_fast.http.chunked import ChunkedDecoder, FramingError
 from authgate_fast.http.problem import CONTINUE
 from authgate_fast.proxy.own_answers import exchange_refused
 from authgate_fast.proxy.pace import body_is_too_slow
+from authgate_fast.proxy.record import answered, client_left
 
 if TYPE_CHECKING:
     from authgate_fast.decision import Local, Pending
@@ -77,6 +78,8 @@ class Waiting:
 
     def cancel(self) -> None:
         """The client is gone."""
+        pending = self.pending
+        client_left(self.downstream, self.head, pending.gateway, pending.route, self.request_id)
         if self.task is not None:
             self.task.cancel()
 
@@ -167,6 +170,11 @@ class LocalExchange:
         """Return what has come of the body."""
         return len(self.body)
 
+    def record_refusal(self, reason: Reason) -> None:
+        """Count and log that the gateway refused it."""
+        status = TABLE[reason].status
+        answered(self.downstream, self.head, self.local.gateway, None, self.request_id, status, reason)
+
     def _answer(self) -> None:
         context = self.downstream.context
         if not context.may_look_up(self.local.gateway.name):
@@ -197,6 +205,7 @@ class LocalExchange:
 
     def cancel(self) -> None:
         """The client is gone."""
+        client_left(self.downstream, self.head, self.local.gateway, None, self.request_id)
         if self.task is not None:
             self.task.cancel()
 

@@ -107,7 +107,9 @@ def test_a_combined_line_is_what_log_tools_read() -> None:
 
 def test_a_combined_line_says_what_is_missing() -> None:
     bare = Entry(b"1-1", "192.0.2.1", 400, b"refused")
-    assert combined_line(bare, Clock()) == b'192.0.2.1 - - [01/Jan/1970:00:00:00 +0000] "- - -" 400 0 "-" "-"\n'
+    assert (
+        combined_line(bare, Clock()) == b'192.0.2.1 - - [01/Jan/1970:00:00:00 +0000] "- - -" 400 0 "-" "-"\n'
+    )
 
 
 @pytest.mark.parametrize("text", HOSTILE)
