@@ -35,8 +35,25 @@ _FORMATS: Final[dict[str, Callable[[Entry, Clock], bytes]]] = {"json": json_line
 FORMATS: Final = tuple(_FORMATS)
 
 
+class AccessLogError(Exception):
+    """The access log cannot be opened; the text says where, why and what to do."""
+
+
+def open_access_log(path: str) -> int:
+    """Open a file for appending ("-": standard output) and return its descriptor. Raises AccessLogError."""
+    if path == "-":
+        return os.dup(1)
+    try:
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    except OSError as error:
+        raise AccessLogError(
+            f"the access log {path} cannot be written: {error.strerror}. "
+            "Choose another place with --access-log FILE, or - for standard output."
+        ) from error
+
+
 class AccessLog:
-    """Writes entries to `path` ("-": standard output) in one of `FORMATS`. Raises OSError if it cannot be opened.
+    """Writes entries to `path` ("-": standard output) in one of `FORMATS`. Raises AccessLogError.
 
     ``lines`` and ``dropped_lines`` count since the start.
     """
@@ -56,14 +73,9 @@ class AccessLog:
         self._complained_s = -COMPLAIN_EVERY_S
         self.lines = 0
         self.dropped_lines = 0
-        self._fd = self._open()
+        self._fd = open_access_log(path)
         self._thread = threading.Thread(target=self._write_all, name="access-log", daemon=True)
         self._thread.start()
-
-    def _open(self) -> int:
-        if self._path == "-":
-            return os.dup(1)
-        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
 
     # --- on the loop --------------------------------------------------------------------------------
 
@@ -128,13 +140,9 @@ class AccessLog:
 
     def _open_anew(self) -> None:
         try:
-            fd = self._open()
-        except OSError as error:
-            _log.error(
-                "the access log %s cannot be opened anew: %s; still writing to the old file",
-                self._path,
-                error.strerror,
-            )
+            fd = open_access_log(self._path)
+        except AccessLogError as error:
+            _log.error("%s Still writing to the old file.", error)
             return
         os.close(self._fd)
         self._fd = fd

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from authgate_fast.observe.exposition import Family, Labels, Sample, histogram
+from authgate_fast.observe.exposition import Family, Labels, Sample, counter, gauge, histogram
 from authgate_fast.tally import AUTH_CODES, AUTH_RESULTS, BOUNDS_S, Histogram
 
 if TYPE_CHECKING:
+    from authgate_fast.observe.access_log import AccessLog
     from authgate_fast.proxy.record import Recorder
 
 
@@ -26,6 +27,14 @@ def answer_metrics(recorder: Recorder) -> list[Family]:
         total += _samples(times.total, labels)
         upstream += _samples(times.upstream, labels)
     return [
+        counter(
+            "authgate_request_bytes_total",
+            "Bytes of requests: heads, and bodies without the framing of chunks.",
+            recorder.request_bytes,
+        ),
+        counter(
+            "authgate_response_bytes_total", "Bytes of answers as they were sent.", recorder.response_bytes
+        ),
         Family(
             "authgate_answers_total",
             "counter",
@@ -43,6 +52,21 @@ def answer_metrics(recorder: Recorder) -> list[Family]:
             "histogram",
             "From the end of a request's head to the backend's response head, connecting included.",
             tuple(upstream),
+        ),
+    ]
+
+
+def access_log_metrics(log: AccessLog) -> list[Family]:
+    """Return what the access log has written and what it could not."""
+    return [
+        counter("authgate_access_log_lines_total", "Lines of the access log that were written.", log.lines),
+        counter(
+            "authgate_access_log_dropped_lines_total",
+            "Lines that were not written: the disk was full, or slower than the requests.",
+            log.dropped_lines,
+        ),
+        gauge(
+            "authgate_access_log_waiting_bytes", "Lines that wait to be written, in bytes.", log.waiting_bytes
         ),
     ]
 

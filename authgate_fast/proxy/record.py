@@ -62,10 +62,12 @@ class Recorder:
     ``tallies`` are kept by the names of gateway, route and service, so that they live on from one snapshot to the next.
     """
 
-    __slots__ = ("log", "services", "tallies")
+    __slots__ = ("log", "request_bytes", "response_bytes", "services", "tallies")
 
     def __init__(self) -> None:
         self.log: Callable[[Entry], None] | None = None
+        self.request_bytes = 0
+        self.response_bytes = 0
         self.tallies: dict[tuple[str, str, str], RouteTally] = {}
         self.services: dict[tuple[str, str], ServiceTally] = {}
 
@@ -105,6 +107,8 @@ def exchange_ended(exchange: Exchange, outcome: bytes) -> None:
     key = status // 100 * AUTH_CODES + (NO_CHECK if forward.identity is None else ACCEPTED)
     counts = tally.counts
     counts[key] = counts.get(key, 0) + 1
+    recorder.request_bytes += connection.head_bytes + exchange.body_received()
+    recorder.response_bytes += connection.written - connection.sent_before
     times = tally.times
     if times is not None:
         times.total.observe(duration_s)
@@ -137,6 +141,8 @@ def exchange_refused(exchange: Exchange, reason: Reason) -> None:
     auth = NO_CHECK if forward.identity is None else ACCEPTED
     key = TABLE[reason].status // 100 * AUTH_CODES + auth
     tally.counts[key] = tally.counts.get(key, 0) + 1
+    recorder.request_bytes += connection.head_bytes + exchange.body_received()
+    recorder.response_bytes += connection.written - connection.sent_before
     if tally.times is not None:
         tally.times.total.observe(duration_s)
     if recorder.log is not None:
@@ -177,6 +183,9 @@ def _count_and_log(
     auth = NO_CHECK if reason is None else _AUTH_RESULT_OF.get(reason, NO_CHECK)
     key = status // 100 * AUTH_CODES + auth
     tally.counts[key] = tally.counts.get(key, 0) + 1
+    request_bytes = 0 if head is None else connection.head_bytes + max(head.content_length, 0)
+    recorder.request_bytes += request_bytes
+    recorder.response_bytes += connection.written - connection.sent_before
     if recorder.log is None:
         return
     duration_s = perf_counter() - connection.begun_s if head is not None else 0.0
@@ -188,8 +197,7 @@ def _count_and_log(
     if route is not None:
         entry.route = route.name
         entry.service = route.service_name
-    if head is not None:
-        entry.request_bytes = connection.head_bytes + max(head.content_length, 0)
+    entry.request_bytes = request_bytes
     recorder.log(entry)
 
 
@@ -208,6 +216,8 @@ def tunnel_ended(
     tally = recorder.of_route(forward.gateway, forward.route)
     key = AUTH_CODES + (NO_CHECK if forward.identity is None else ACCEPTED)
     tally.counts[key] = tally.counts.get(key, 0) + 1
+    recorder.request_bytes += connection.head_bytes + client_bytes
+    recorder.response_bytes += connection.written - connection.sent_before + backend_bytes
     if recorder.log is None:
         return
     entry = _entry(connection, head, forward.request_id, 101, COMPLETE, perf_counter() - connection.begun_s)

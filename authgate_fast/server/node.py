@@ -47,6 +47,14 @@ def run_node(options: RunOptions, arguments: list[str]) -> int:
         except CertificateError as error:
             say(f"authgate: {error}")
             return ENVIRONMENT
+    if options.worker.access_log is not None:
+        from authgate_fast.observe.access_log import AccessLogError, open_access_log
+
+        try:
+            os.close(open_access_log(options.worker.access_log))
+        except AccessLogError as error:
+            say(f"authgate: {error}")
+            return ENVIRONMENT
     opened = _open(options, notifier)
 
     async def run() -> int:

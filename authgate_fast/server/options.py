@@ -23,6 +23,7 @@ __all__ = ["UsageError", "environment"]
 
 OK, WRONG_INPUT, USAGE, ENVIRONMENT = 0, 1, 2, 3
 
+ACCESS_LOG_FORMATS = ("json", "combined")
 MAX_WORKERS = 512
 """More is a slip of the finger, not a machine."""
 
@@ -32,7 +33,7 @@ class WorkerOptions:
     """How one worker runs. ``ops`` None: no ops listener.
 
     ``proxy_sources``: whose connections begin with a PROXY header, as networks; `UNIX` among them stands for peers on
-    Unix sockets.
+    Unix sockets. ``access_log``: a file, "-" for standard output, or None.
     """
 
     listen: tuple[Address | UnixAddress, ...] = (Address("127.0.0.1", 8080),)
@@ -41,6 +42,8 @@ class WorkerOptions:
     drain_timeout_s: float = 30.0
     tls: TlsOptions | None = None
     proxy_sources: tuple[str, ...] = ()
+    access_log: str | None = None
+    access_log_format: str = "json"
 
 
 @dataclass(slots=True)
@@ -71,6 +74,11 @@ def add_run(parser: argparse.ArgumentParser) -> None:
                         "listening (default %(default)s)")  # fmt: skip
     parser.add_argument("--state-dir", type=Path, default=environment("STATE_DIR"), metavar="DIR",
                         help="keep the last good documents of Redis here, to start while Redis is away")  # fmt: skip
+    parser.add_argument("--access-log", default=environment("ACCESS_LOG") or "off", metavar="FILE|-|off",
+                        help="write a line for each request to this file, or to standard output (default "
+                        "%(default)s); SIGUSR1 opens it anew")  # fmt: skip
+    parser.add_argument("--access-log-format", default=environment("ACCESS_LOG_FORMAT") or "json",
+                        metavar="json|combined", help="how such a line is written (default %(default)s)")  # fmt: skip
     add_secret_key(parser)
     entry_options.add_entry(parser)
 
@@ -130,6 +138,10 @@ def run_options(options: argparse.Namespace) -> RunOptions:
     worker = worker_options(options)
     worker.tls = entry_options.read_tls(options)
     worker.proxy_sources = entry_options.read_proxy_sources(options)
+    if options.access_log_format not in ACCESS_LOG_FORMATS:
+        raise UsageError(f"--access-log-format {options.access_log_format}: write json or combined")
+    worker.access_log = None if options.access_log == "off" else options.access_log
+    worker.access_log_format = options.access_log_format
     workers, is_count_asked = _worker_count(options.workers)
     config, redis = source_of(options)
     if options.spare not in {"on", "off"}:

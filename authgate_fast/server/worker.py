@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Protocol
 from authgate_fast import __version__, is_compiled
 from authgate_fast.lookup.memory_store import MemoryStore
 from authgate_fast.lookup.resolver import Resolver
+from authgate_fast.observe.access_log import AccessLog
+from authgate_fast.observe.answer_metrics import access_log_metrics, answer_metrics
 from authgate_fast.observe.worker_metrics import worker_metrics
 from authgate_fast.proxy.context import Context
 from authgate_fast.proxy.downstream import Downstream
@@ -98,6 +100,7 @@ class Worker:
         )
         # A protocol by its methods only.
         self._acceptor = Acceptor(lambda: Downstream(context), self._entrance)  # type: ignore[arg-type, return-value]
+        self._access_log: AccessLog | None = None
         self._tls_task: asyncio.Task[None] | None = None
         self._port = 0
         self._source_task: asyncio.Task[None] | None = None
@@ -130,8 +133,14 @@ class Worker:
             gc.freeze()
 
     async def start(self) -> None:
-        """Start everything but the accepting of connections. Raises ListenError and CertificateError."""
+        """Start everything but the accepting of connections.
+
+        Raises ListenError, CertificateError and AccessLogError.
+        """
         loop = asyncio.get_running_loop()
+        if self._options.access_log is not None:
+            self._access_log = AccessLog(self._options.access_log, self._options.access_log_format, loop)
+            self._context.recorder.log = self._access_log
         if self._tls is not None:
             await _load(self._tls)
         self._ticker.start()
@@ -212,6 +221,8 @@ class Worker:
         await context.pools.close()
         await self._ops.close()
         self._ticker.stop()
+        if self._access_log is not None:
+            self._access_log.close()
 
     async def serve_until_signal(self) -> None:
         """Serve until SIGTERM or SIGINT, then drain; a second signal ends at once."""
@@ -271,15 +282,21 @@ class Worker:
 
     def metrics(self) -> list[Family]:
         """What /metrics shows."""
-        return worker_metrics(
+        families = worker_metrics(
             self._context,
             self._ticker,
             ready=self.is_ready(),
             refused_documents=len(self._configuration.refused),
         )
+        families += answer_metrics(self._context.recorder)
+        if self._access_log is not None:
+            families += access_log_metrics(self._access_log)
+        return families
 
     def reopen_logs(self) -> None:
-        """SIGUSR1: log files that were moved away are opened anew. There are none yet."""
+        """SIGUSR1: a log file that was moved away is opened anew."""
+        if self._access_log is not None:
+            self._access_log.reopen()
 
 
 async def _load(tls: ServerTls) -> None:

@@ -173,13 +173,14 @@ class WorkerProcess:
     async def _serve(self, told: Message) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._signalled, number)
+        from authgate_fast.observe.access_log import AccessLogError
         from authgate_fast.server.certificates import CertificateError
         from authgate_fast.server.worker import DRAIN_IDLE_S
 
         worker, configuration = await self._build(told)
         try:
             await worker.start()
-        except CertificateError as error:
+        except (CertificateError, AccessLogError) as error:
             raise CannotStartError(ENVIRONMENT, f"authgate: {error}") from None
         self._worker = worker
         self.send("started")

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-MAX_SECONDS = 5.0
+MAX_CPU_S = 30.0
+"""What loading costs is for `bench` to say; this only catches work that grows faster than the documents do."""
 MAX_GROWTH_MIB = 250.0
 
 # In a process of its own, so that nothing else counts as its memory.
@@ -36,9 +37,9 @@ for n in range(100_000):
 documents = {parse_redis_key(name): json.dumps(text).encode() for name, text in texts.items()}
 del texts
 configuration = Configuration()
-start = time.perf_counter()
+start = time.process_time()
 configuration.replace_all(documents)
-seconds = time.perf_counter() - start
+seconds = time.process_time() - start
 gateway = configuration.snapshot.gateways["g"]
 assert not configuration.refused and len(gateway.consumers.keys) == 100_000
 assert gateway.trie.match([b"api", b"area7", b"thing9907", b"1"]) is not None
@@ -49,8 +50,8 @@ print(json.dumps({"seconds": seconds, "growth": resident_mib() - before}))
 @pytest.mark.slow
 def test_a_large_configuration_loads_in_seconds_and_bounded_memory() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, timeout=55
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, timeout=110
     )
     measured = json.loads(done.stdout)
-    assert measured["seconds"] < MAX_SECONDS
+    assert measured["seconds"] < MAX_CPU_S
     assert measured["growth"] < MAX_GROWTH_MIB

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from authgate_fast.observe import access_log
-from authgate_fast.observe.access_log import FLUSH_S, AccessLog
+from authgate_fast.observe.access_log import FLUSH_S, AccessLog, AccessLogError
 from authgate_fast.proxy.access_line import Entry
 
 BOUND_S = 10.0
@@ -86,7 +86,7 @@ async def test_a_file_that_cannot_be_opened_anew_leaves_the_old_one_in_use(
     log(entry(7))
     log.close()
     assert numbers((moved / "access.log").read_text()) == [7]
-    assert "cannot be opened anew" in caplog.text
+    assert "Still writing to the old file" in caplog.text
 
 
 async def test_a_slow_reader_costs_lines_not_memory_and_each_is_counted(
@@ -128,7 +128,7 @@ async def test_a_full_disk_is_counted_and_said_once(caplog: pytest.LogCaptureFix
 
 
 async def test_a_place_that_cannot_be_written_is_said_at_the_start(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="No such file"):
+    with pytest.raises(AccessLogError, match=r"missing/access\.log cannot be written: No such file"):
         AccessLog(str(tmp_path / "missing" / "access.log"), "json", asyncio.get_running_loop())
 
 
