@@ -9,7 +9,6 @@ from hypothesis import settings
 
 from authgate_fast import is_compiled
 
-
 # How long one example takes says more about the machine than about the code.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")

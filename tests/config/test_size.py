@@ -48,6 +48,7 @@ print(json.dumps({"seconds": seconds, "growth": resident_mib() - before}))
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(120)
 def test_a_large_configuration_loads_in_seconds_and_bounded_memory() -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, timeout=110

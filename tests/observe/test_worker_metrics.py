@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from authgate_fast import __version__, server
 from authgate_fast.errors import Reason
 from authgate_fast.limits import Limits
+from authgate_fast.observe import answer_metrics
 from authgate_fast.observe.exposition import render
 from authgate_fast.observe.worker_metrics import worker_metrics
 from authgate_fast.proxy.context import COUNTED_LIMITS
@@ -141,5 +142,7 @@ async def test_the_page_about_metrics_names_all_of_them_and_no_other() -> None:
         wanted = {name + ("_total" if m.type == "counter" else "") for name, m in families(stack).items()}
     named = set(re.findall(r"^\| `(authgate_[a-z_]+)`", page, re.MULTILINE))
     assert wanted <= named
-    supervisor = "".join(path.read_text() for path in Path(server.__file__).parent.glob("*.py"))
-    assert all(f'"{name}"' in supervisor for name in named - wanted)
+    answers = Path(answer_metrics.__file__).read_text()
+    assert set(re.findall(r'"(authgate_[a-z_]+)"', answers)) <= named
+    others = answers + "".join(path.read_text() for path in Path(server.__file__).parent.glob("*.py"))
+    assert all(f'"{name}"' in others for name in named - wanted)
