@@ -391,8 +391,11 @@ def compare_cuts(data: bytes, one: Seen, other: Seen) -> list[str]:
     messages, _ = _read(data)
     first, second = one.answers, other.answers
     for at, (a, b) in enumerate(zip(first, second, strict=False)):
-        # Which fault of a broken message is met first may depend on the cuts; that it is refused may not.
-        if a.status != b.status and (messages[at].state == COMPLETE or not (_is_end(a) and _is_end(b))):
+        # Which fault of a message is met first may depend on the cuts; that it is refused may not, nor may a message
+        # that is only too much (a length, an unknown method) be called broken.
+        is_broken = messages[at].state != COMPLETE
+        are_ends = _is_end(a) and _is_end(b) and (is_broken or 400 not in (a.status, b.status))
+        if a.status != b.status and not are_ends:
             return [f"cuts: request {at} got {a.status} and, cut differently, {b.status}"]
     if len(first) != len(second):
         short = min(first, second, key=len)

@@ -174,6 +174,7 @@ CASES: dict[str, bytes] = {
     "own-endpoint-expect": _own(b"Content-Length: 5\r\nExpect: 100-continue\r\n", b"hello"),
     "own-endpoint-unfinished": _own(b"Content-Length: 99\r\n", b"hello"),
     # what the fuzzer found
+    "unknown-method-of-a-head-that-is-too-large": b"xDELETE /s/a HTTP/1.1\r\nX-Long: " + b"l" * 33_000 + b"\r\n\r\n",
     "head-of-unknown-method-cut": b"OPTIONBS * HTTP/1.1\r\nHost: shop./est\r\nX-API-KEY:agk_right\r\r\n\r\n",
     "te-tab-behind": b"POST /p/a HTTP/1.1\r\nHost:shop.test\r\nTransfer-Encoding:chunked\t\r\n\r\n0\r\n\r\n" + NEXT,
     "claim-misspelt": _get(fields=b"X-Credential-I-Id: q\r\nX-Client-Cert-Chain: q\r\nX-Auth-Request-User: root\r\n") + NEXT,
