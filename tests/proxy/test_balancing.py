@@ -181,6 +181,17 @@ async def test_a_client_that_errs_or_leaves_is_no_failure_of_the_target() -> Non
         assert world.target(0)["failures_total"] == 0
 
 
+@pytest.mark.parametrize("method", [b"GET", b"POST"])
+async def test_a_kept_connection_that_was_stale_is_no_failure_of_the_target(method: bytes) -> None:
+    def respond(seen: Seen) -> Reply | bytes:
+        return Reply(b"", "reset") if seen.turn > 1 else ok(seen)
+
+    async with balanced(1, respond=respond, max_connections=9) as world:
+        assert (await world.ask()).status == 200
+        assert (await world.ask(method=method)).status == (200 if method == b"GET" else 502)
+        assert world.target(0)["failures_total"] == 0
+
+
 async def test_a_target_comes_back_by_one_trial_and_then_slowly(fast_ticks: None) -> None:
     async with balanced(2, max_failures=2, eject_s=0.1, slow_start_s=60.0, method="round_robin") as world:
         await world.backends[0].stop()
@@ -362,6 +373,17 @@ async def test_requests_over_the_limit_wait_in_order_and_their_bodies_are_not_re
         assert sorted(served) == [b"/0", b"/1", b"/3"]
         assert world.group()["in_flight"] == 0
         assert (world.group()["queued_total"], world.group()["queue_full_total"]) == (3, 1)
+
+
+async def test_an_upload_that_waits_is_not_read() -> None:
+    async with balanced(1, respond=lambda seen: Reply(b"", "stall"), max_connections=1) as world:
+        _, first = await world.stack.connect()
+        first.write(request(b"GET", b"/p/a"))
+        await until(lambda: world.group()["in_flight"] == 1)
+        _, second = await world.stack.connect()
+        second.write(request(b"POST", b"/p/a", b"Content-Length: 9000000") + b"x" * 1_000)
+        await until(lambda: world.group()["waiting"] == 1)
+        assert [c.read_paused for c in world.stack.context.connections].count(True) == 1
 
 
 async def test_who_waits_for_longer_than_the_queue_timeout_gets_503(fast_ticks: None) -> None:

@@ -136,6 +136,20 @@ async def test_a_look_up_that_fails_keeps_the_last_good_addresses(fast_ticks: No
         assert (await ask(stack)).status == 200
 
 
+async def test_a_name_is_not_asked_about_again_while_the_answer_is_awaited(fast_ticks: None) -> None:
+    dns = Dns("127.0.0.2")
+    async with named(dns, ["127.0.0.2"], Limits(dns_refresh_s=0.05)) as (stack, _):
+        await ask(stack)
+        dns.held = asyncio.Event()
+        before = dns.asked
+        await until(lambda: dns.asked > before)
+        await asyncio.sleep(0.3)  # several times the refresh
+        assert dns.asked == before + 1
+        assert (await ask(stack)).status == 200  # from what is known
+        dns.held.set()
+        await until(lambda: dns.asked > before + 1)
+
+
 async def test_a_name_that_is_not_known_is_502_and_not_asked_about_for_each_request() -> None:
     dns = Dns()
     dns.answer = OSError("unknown")
