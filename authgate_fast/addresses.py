@@ -14,6 +14,8 @@ from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, 
 from authgate_fast.routing.path_policy import STRICT, split_path
 
 MAX_HOST_CHARACTERS = 253
+MAX_SOCKET_PATH = 107
+"""unix(7): 108 bytes with the NUL at the end."""
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 # Docker and Kubernetes names may hold an underscore; RFC 1123 names may not. It does no harm.
@@ -25,6 +27,7 @@ _split_url = re.compile(
     r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#\\]*)([^?#]*)(\?[^#]*)?(#.*)?", re.DOTALL
 ).fullmatch
 _split_authority = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9]*))?").fullmatch
+_is_socket_path = re.compile(r"(?:/[A-Za-z0-9._@+~-]+)+").fullmatch
 _is_port = re.compile(r"[1-9][0-9]{0,4}").fullmatch
 
 _METADATA_NAMES = frozenset(
@@ -60,7 +63,10 @@ class AddressError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class TargetUrl:
-    """A target URL in parts. ``host`` has no brackets; ``base_path`` is empty or ``/like/this``."""
+    """A target URL in parts. ``host`` has no brackets; ``base_path`` is empty or ``/like/this``.
+
+    A ``host`` that begins with ``/`` is the path of a Unix socket; its ``port`` is 0.
+    """
 
     scheme: str
     host: str
@@ -70,6 +76,8 @@ class TargetUrl:
     @property
     def authority(self) -> str:
         """The value of a Host field: the port is left out where it is the scheme's own."""
+        if self.host.startswith("/"):
+            return "localhost"  # as curl and nginx do
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
@@ -106,6 +114,8 @@ def parse_target_url(text: str) -> TargetUrl:
         raise AddressError("a target URL has no query (?...); the request's own query is passed on")
     if fragment is not None:
         raise AddressError("a target URL has no fragment (#...)")
+    if authority == "unix:":
+        return _parse_unix(scheme, path)
     pair = _split_authority(authority)
     if pair is None or not pair[1]:
         raise AddressError("a target URL needs a host (and a port, if any, as :8080); IPv6 goes in brackets")
@@ -116,6 +126,22 @@ def parse_target_url(text: str) -> TargetUrl:
             raise AddressError("a port is a number from 1 to 65535")
         port = int(pair[2])
     return TargetUrl(scheme, host.strip("[]"), port, _parse_base_path(path))
+
+
+def _parse_unix(scheme: str, rest: str) -> TargetUrl:
+    """Take apart what follows ``http://unix:``, as nginx writes it: the socket's path, then ``:`` and a base path."""
+    if scheme != "http":
+        raise AddressError("a Unix socket is spoken to in plain HTTP", f"write http://unix:{rest}")
+    path, _, base_path = rest.partition(":")
+    if _is_socket_path(path) is None or "/../" in f"{path}/":
+        raise AddressError(
+            "a Unix socket is written with its path, and maybe a base path: http://unix:/run/app.sock:/v1"
+        )
+    if len(path) > MAX_SOCKET_PATH:
+        raise AddressError(f"the path of a Unix socket has at most {MAX_SOCKET_PATH} characters")
+    if base_path and not base_path.startswith("/"):
+        raise AddressError("a base path starts with /", f"write http://unix:{path}:/{base_path}")
+    return TargetUrl(scheme, path, 0, _parse_base_path(base_path))
 
 
 def is_guarded(host: str) -> bool:

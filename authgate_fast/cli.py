@@ -148,6 +148,7 @@ def _check(options: argparse.Namespace) -> int:
     from authgate_fast.config.file import load_file
     from authgate_fast.config.shadows import shadows
     from authgate_fast.config.store import Configuration
+    from authgate_fast.config.unverified import unverified
 
     problems = check_file(options.file)
     if problems:
@@ -155,7 +156,7 @@ def _check(options: argparse.Namespace) -> int:
     documents = load_file(options.file).documents
     configuration = Configuration(Limits())
     configuration.replace_all(documents)
-    for sentence in shadows(configuration.snapshot):
+    for sentence in (*shadows(configuration.snapshot), *unverified(configuration.snapshot)):
         print(f"note: {sentence}", file=sys.stderr)
     kinds = [key.kind for key in documents]
     counts = ", ".join(f"{kinds.count(kind)} {kind}s" for kind in ("gateway", "service", "route", "consumer"))

@@ -18,6 +18,7 @@ from authgate_fast.http.fields import lower
 from authgate_fast.http.request import RequestHead
 from authgate_fast.plan import finish, plan
 from authgate_fast.proxy.heads import RequestReader
+from authgate_fast.snapshot import place_of
 
 if TYPE_CHECKING:
     from authgate_fast.lookup.resolver import Resolver
@@ -121,7 +122,9 @@ def _forwarded(decision: Forward) -> list[str]:
         lines.append(f"check     passed: {who}, credential {identity.credential_id}, roles: {roles}")
     target = decision.target
     request_line, _, rest = decision.head.decode("latin-1").partition("\r\n")
-    lines.append(f"backend   {decision.service.name} at {target.scheme}://{target.host}:{target.port}")
+    lines.append(
+        f"backend   {decision.service.name} at {target.scheme}://{place_of(target.host, target.port)}"
+    )
     lines.extend(_targets(decision))
     lines.append(f"request   {request_line}")
     lines.extend(f"          {_shown(line)}" for line in rest.split("\r\n") if line)

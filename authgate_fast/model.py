@@ -41,6 +41,7 @@ from authgate_fast.model_fields import (
     refusal,
     seconds_of,
 )
+from authgate_fast.model_tls import BackendTlsDocument
 from authgate_fast.routing.template import (
     Pieces,
     Template,
@@ -133,6 +134,9 @@ class ServiceDocument(Narrowing, BalancingFields):
     allow_link_local: bool = Field(
         False, description="true or false; true lets link-local addresses be targets"
     )
+    tls: BackendTlsDocument | None = Field(
+        None, description="a mapping for https targets, such as {ca_file: /etc/authgate/backends.pem}"
+    )
 
     @model_validator(mode="after")
     def _check_targets(self) -> Self:
@@ -155,6 +159,12 @@ class ServiceDocument(Narrowing, BalancingFields):
             raise refusal(
                 "a target needs a weight above 0", "enabled: false switches a service off", ("target_urls",)
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Self:
+        if self.tls is not None and not any(target.scheme == "https" for target in self.targets):
+            raise refusal("none of the targets is spoken to over TLS", "write https://", ("tls",))
         return self
 
     @cached_property

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from authgate_fast.tally import Meter
 
@@ -37,12 +37,37 @@ class TimeoutSettings:
 
 
 @dataclass(slots=True, frozen=True)
+class UpstreamTls:
+    """How an https target is spoken to. Paths are "" for the system's authorities and for no certificate of our own.
+
+    ``server_name`` is "" for the target's host. Two services with different settings never share a connection.
+    """
+
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+    server_name: str = ""
+    verify: bool = True
+
+
+DEFAULT_TLS: Final = UpstreamTls()
+
+
+def place_of(host: str, port: int) -> str:
+    """Return how a target's host and port are written for people; a host that is a path is a Unix socket."""
+    if host.startswith("/"):
+        return f"unix:{host}"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+@dataclass(slots=True, frozen=True)
 class Target:
     """One address of a service.
 
-    ``base_path`` has no trailing slash ("" for the root). ``host_line`` is the complete Host field
-    line for this target, CRLF included. Two equal ``endpoint`` values share one connection pool. ``weight`` is its
-    share of the service's requests, 0 for none. ``url`` names it to people, and through changes of configuration.
+    A ``host`` that begins with ``/`` is a Unix socket. ``base_path`` has no trailing slash ("" for the root).
+    ``host_line`` is the complete Host field line for this target, CRLF included. Two equal ``endpoint`` values share
+    one connection pool. ``weight`` is its share of the service's requests, 0 for none. ``url`` names it to people, and
+    through changes of configuration.
     """
 
     scheme: str
@@ -52,14 +77,17 @@ class Target:
     host_line: bytes
     weight: int = 1
     allow_link_local: bool = False
-    endpoint: tuple[str, str, int, bool] = field(init=False)
+    tls: UpstreamTls | None = None
+    endpoint: tuple[str, str, int, bool, UpstreamTls | None] = field(init=False)
     url: str = field(init=False)
 
     def __post_init__(self) -> None:
-        endpoint = (self.scheme, self.host, self.port, self.allow_link_local)
+        endpoint = (self.scheme, self.host, self.port, self.allow_link_local, self.tls)
         object.__setattr__(self, "endpoint", endpoint)
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        url = f"{self.scheme}://{host}:{self.port}{self.base_path.decode('ascii')}"
+        base_path = self.base_path.decode("ascii")
+        if self.host.startswith("/"):
+            base_path = f":{base_path}" if base_path else ""
+        url = f"{self.scheme}://{place_of(self.host, self.port)}{base_path}"
         object.__setattr__(self, "url", url)
 
 

@@ -191,3 +191,50 @@ def test_networks_are_addresses_or_ranges_from_their_first_address() -> None:
     for text in ("10.0.0.1/8", "10.0.0.0/33", "localhost", "", "10.0.0.0/8 "):
         with pytest.raises(AddressError):
             parse_network(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "base_path"),
+    [
+        ("http://unix:/run/app.sock", "/run/app.sock", ""),
+        ("http://unix:/run/app.sock:", "/run/app.sock", ""),
+        ("HTTP://unix:/run/app.sock:/", "/run/app.sock", ""),
+        ("http://unix:/run/my-app/a_b.1@c~:/v1/x", "/run/my-app/a_b.1@c~", "/v1/x"),
+        (f"http://unix:/{'a' * 106}", f"/{'a' * 106}", ""),
+    ],
+)
+def test_a_unix_socket_is_a_target_as_nginx_writes_it(text: str, path: str, base_path: str) -> None:
+    target = parse_target_url(text)
+    assert (target.scheme, target.host, target.port, target.base_path) == ("http", path, 0, base_path)
+    assert target.authority == "localhost"
+    assert not is_guarded(target.host)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://unix:",
+        "http://unix:/",
+        "http://unix:run/a",
+        "http://unix://run/a",
+        "http://unix:/run//a",
+        "http://unix:/run/../a",
+        "http://unix:/run/a/..",
+        "http://unix:/run/a b",
+        "http://unix:/run/%61",
+        "http://unix:/run/a:v1",
+        "http://unix:/run/a:/v1/../x",
+        "http://unix:/run/a:/v1:/x?y",
+        "http://unix:/run/a?x",
+        f"http://unix:/{'a' * 107}",
+        "https://unix:/run/a",
+    ],
+)
+def test_what_is_no_path_of_a_unix_socket_is_refused(text: str) -> None:
+    with pytest.raises(AddressError):
+        parse_target_url(text)
+
+
+def test_a_host_may_be_called_unix() -> None:
+    target = parse_target_url("http://unix:8080/run/a")
+    assert (target.host, target.port, target.base_path) == ("unix", 8080, "/run/a")

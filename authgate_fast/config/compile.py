@@ -23,6 +23,7 @@ from authgate_fast.routing.path_policy import PathPolicy
 from authgate_fast.routing.template import Template
 from authgate_fast.routing.trie import build_trie
 from authgate_fast.snapshot import (
+    DEFAULT_TLS,
     Balancing,
     Consumers,
     Gateway,
@@ -33,6 +34,7 @@ from authgate_fast.snapshot import (
     Snapshot,
     Target,
     TimeoutSettings,
+    UpstreamTls,
     User,
 )
 
@@ -147,6 +149,7 @@ def compile_service(name: str, document: ServiceDocument) -> Service:
             host_line=f"Host: {target.authority}\r\n".encode("ascii"),
             weight=weight,
             allow_link_local=document.allow_link_local,
+            tls=_compile_tls(document) if target.scheme == "https" else None,
         )
         for target, weight in zip(document.targets, document.weights, strict=True)
     )
@@ -157,6 +160,19 @@ def compile_service(name: str, document: ServiceDocument) -> Service:
         preserve_host=document.preserve_host,
         balancing=_compile_balancing(document),
         health_check=None if check is None else _compile_check(check),
+    )
+
+
+def _compile_tls(document: ServiceDocument) -> UpstreamTls:
+    tls = document.tls
+    if tls is None:
+        return DEFAULT_TLS
+    return UpstreamTls(
+        ca_file=tls.ca_file or "",
+        cert_file=tls.cert_file or "",
+        key_file=tls.key_file or "",
+        server_name=(tls.server_name or "").strip("[]"),
+        verify=tls.verify,
     )
 
 

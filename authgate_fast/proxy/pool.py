@@ -1,4 +1,4 @@
-"""Kept-alive connections to backends, one pool for each (scheme, host, port) and worker.
+"""Kept-alive connections to backends, one pool for each (scheme, host, port, TLS settings) and worker.
 
 Taking an idle connection is synchronous; only a new one waits. Pools outlive snapshots: a change of
 configuration closes no connection that the next request could use. A backend that refuses connections may be
@@ -8,21 +8,23 @@ restarting: for a short while, who has nowhere else to go waits, and one connect
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections import deque
 from errno import EMFILE, ENFILE
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from authgate_fast.errors import TABLE, Blame, Reason
 from authgate_fast.proxy.names import Names, race
+from authgate_fast.proxy.tls_contexts import TlsContexts
 from authgate_fast.proxy.upstream import Upstream
+from authgate_fast.snapshot import DEFAULT_TLS, place_of
+from authgate_fast.upstream_tls import remember_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from authgate_fast.proxy.context import Context
     from authgate_fast.proxy.exchange import Exchange
-    from authgate_fast.snapshot import Target
+    from authgate_fast.snapshot import Target, UpstreamTls
 
 _NO_FILES: Final = (EMFILE, ENFILE)
 """The process, or the system, has no file descriptor left: not the backend's fault."""
@@ -50,6 +52,7 @@ class Pool:
     __slots__ = (
         "_allow_link_local",
         "_context",
+        "_contexts",
         "_failed_s",
         "_host",
         "_names",
@@ -57,8 +60,8 @@ class Pool:
         "_pause_s",
         "_port",
         "_probe",
-        "_ssl",
         "_tasks",
+        "_tls",
         "_used_s",
         "addresses",
         "down_since_s",
@@ -68,18 +71,20 @@ class Pool:
     )  # fmt: skip
 
     def __init__(
-        self, context: Context, target: Target, tasks: set[asyncio.Task[None]], names: Names
+        self,
+        context: Context,
+        target: Target,
+        tasks: set[asyncio.Task[None]],
+        names: Names,
+        contexts: TlsContexts,
     ) -> None:
         self._context = context
         self._host = target.host
         self._port = target.port
         self._allow_link_local = target.allow_link_local
         self._names = names
-        self._ssl: ssl.SSLContext | None = None
-        if target.scheme == "https":
-            self._ssl = ssl.create_default_context()
-            self._ssl.minimum_version = ssl.TLSVersion.TLSv1_2
-            self._ssl.set_alpn_protocols(["http/1.1"])
+        self._tls = (target.tls or DEFAULT_TLS) if target.scheme == "https" else None
+        self._contexts = contexts
         self._tasks = tasks
         self._parked: deque[Exchange] = deque()
         self._probe: asyncio.TimerHandle | None = None
@@ -139,8 +144,10 @@ class Pool:
             self.idle.remove(upstream)
 
     def check_time(self) -> None:
-        """Close what has been idle for too long."""
+        """Close what has been idle for too long; remember a TLS session, whose ticket came after the handshake."""
         now_s = self._context.now_s
+        if self._tls is not None and self.idle:
+            remember_session(self.idle[-1].transport.get_extra_info("ssl_object"))
         for upstream in [u for u in self.idle if u.idle_until_s <= now_s]:
             self.idle.remove(upstream)
             upstream.abort()
@@ -196,7 +203,7 @@ class Pool:
 
     def _connected(self, exchange: Exchange, upstream: Upstream) -> None:
         # Over TLS a server speaks first: its session tickets.
-        if upstream.closed or (self._ssl is None and not upstream.is_silent()):
+        if upstream.closed or (self._tls is None and not upstream.is_silent()):
             dying = upstream.closed  # what waited in the queue of a listener that is gone
             upstream.abort()
             what = "it closed or spoke before any request"
@@ -213,19 +220,31 @@ class Pool:
     async def dial(self, make: Callable[[], Dialled], give_up: Callable[[Dialled], None]) -> Dialled:
         """Open a connection to one of the name's addresses; raises OSError. `give_up` gets one that came too late."""
 
+        if self._host.startswith("/"):
+            return await self._dial_unix(make)
+        tls = None if self._tls is None else await self._contexts.get(self._tls)
+        name = None if self._tls is None else self._tls.server_name or self._host
+
         async def open_one(address: str) -> Dialled:
             protocol: Dialled
             _, protocol = await self._context.loop.create_connection(  # type: ignore[type-var]  # by its methods
                 make,
                 address,
                 self._port,
-                ssl=self._ssl,
-                server_hostname=self._host if self._ssl is not None else None,
+                ssl=tls,
+                server_hostname=name,
             )
             return protocol
 
         addresses = await self._names.addresses(self._host, allow_link_local=self._allow_link_local)
         return await race(addresses, open_one, give_up)
+
+    async def _dial_unix(self, make: Callable[[], Dialled]) -> Dialled:
+        protocol: Dialled
+        _, protocol = await self._context.loop.create_unix_connection(  # type: ignore[type-var]  # by its methods
+            make, self._host
+        )
+        return protocol
 
     def _new_upstream(self) -> Upstream:
         return Upstream(self._context, self)
@@ -247,7 +266,7 @@ class Pool:
                 self.down_since_s = now_s
                 self._pause_s = FIRST_PAUSE_S
             self._failed_s = now_s
-        what = f"{self._host}:{self._port}: {what}"
+        what = f"{place_of(self._host, self._port)}: {what}"
         if not exchange.finished:
             exchange.connect_failed(reason, what, self if passing else None)
         if self._parked and (self._probe is None or not self._may_park()):
@@ -333,11 +352,12 @@ def _abort(upstream: Upstream) -> None:
 class Pools:
     """All pools of a worker, and the names that they connect to."""
 
-    __slots__ = ("_by_endpoint", "_context", "_last", "_last_target", "_tasks", "names")
+    __slots__ = ("_by_endpoint", "_context", "_contexts", "_last", "_last_target", "_tasks", "names")
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._by_endpoint: dict[tuple[str, str, int, bool], Pool] = {}
+        self._by_endpoint: dict[tuple[str, str, int, bool, UpstreamTls | None], Pool] = {}
+        self._contexts = TlsContexts(context)
         self._tasks: set[asyncio.Task[None]] = set()
         self._last_target: Target | None = None
         self._last: Pool | None = None
@@ -351,7 +371,8 @@ class Pools:
         endpoint = target.endpoint
         pool = self._by_endpoint.get(endpoint)
         if pool is None:
-            pool = self._by_endpoint[endpoint] = Pool(self._context, target, self._tasks, self.names)
+            pool = Pool(self._context, target, self._tasks, self.names, self._contexts)
+            self._by_endpoint[endpoint] = pool
         self._last_target = target
         self._last = pool
         return pool
@@ -376,8 +397,8 @@ class Pools:
     def counts(self) -> dict[str, dict[str, int]]:
         """Return open and idle connections by endpoint, for /status."""
         counts: dict[str, dict[str, int]] = {}
-        for (scheme, host, port, _), pool in self._by_endpoint.items():
-            of_endpoint = counts.setdefault(f"{scheme}://{host}:{port}", {"open": 0, "idle": 0})
+        for (scheme, host, port, _, _), pool in self._by_endpoint.items():
+            of_endpoint = counts.setdefault(f"{scheme}://{place_of(host, port)}", {"open": 0, "idle": 0})
             of_endpoint["open"] += pool.open
             of_endpoint["idle"] += len(pool.idle)
         return counts

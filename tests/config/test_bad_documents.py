@@ -17,6 +17,7 @@ from authgate_fast.config.store import Configuration
 
 GATEWAY: dict[str, Any] = {"hosts": ["shop.test"], "auth": {"type": "API_KEY"}}
 SERVICE: dict[str, Any] = {"target_url": "http://catalog:8080"}
+HTTPS: dict[str, Any] = {"target_url": "https://catalog"}
 ROUTE: dict[str, Any] = {"method": "GET", "public_path": "/a/{id}", "service": "s", "security": "PUBLIC"}
 CONSUMER: dict[str, Any] = {"api_key_sha256": "ab" * 32}
 GOOD = {"gateway": GATEWAY, "service": SERVICE, "route": ROUTE, "consumer": CONSUMER}
@@ -68,6 +69,7 @@ BAD: list[tuple[str, dict[str, Any], str, str, str, str]] = [
     ),
     ("gateway", {"path_policy": {"allow": ["semicolons"]}}, "path_policy.allow[0]", "", "", "`semicolon`"),
     ("gateway", {"trusted_proxies": ["10.0.0.1/8"]}, "trusted_proxies[0]", "", "", "`10.0.0.0/8`"),
+    ("gateway", {"trusted_proxies": ["unix:/run/a"]}, "trusted_proxies[0]", "", "an address or a range", ""),
     ("service", {"target_url": None}, "target_url", "", "either target_url or target_urls", ""),
     ("service", {"target_urls": ["http://b:1"]}, "target_url", "", "either target_url or target_urls", ""),
     (
@@ -80,6 +82,24 @@ BAD: list[tuple[str, dict[str, Any], str, str, str, str]] = [
     ),
     ("service", {"target_url": "ftp://catalog"}, "target_url", "", "http:// or https://", ""),
     ("service", {"target_url": f"http://u:{SECRET}@h/"}, "target_url", "a text of", "no user name", ""),
+    ("service", {"target_url": "http://unix:"}, "target_url", "", "http://unix:/run/app.sock:/v1", ""),
+    ("service", {"target_url": "https://unix:/run/a"}, "target_url", "", "plain HTTP", "http://unix:/run/a"),
+    ("service", {"target_url": "http://unix:/run/a:v1"}, "target_url", "", "a base path", "unix:/run/a:/v1"),
+    ("service", {"tls": {"verify": False}}, "tls", "", "none of the targets", "https://"),
+    ("service", HTTPS | {"tls": {"ca": "a.pem"}}, "tls.ca", "", "the fields here are ca_file", ""),
+    ("service", HTTPS | {"tls": {"cert_file": "a.pem"}}, "tls.key_file", "", "go together", ""),
+    ("service", HTTPS | {"tls": {"key_file": "a.pem"}}, "tls.cert_file", "", "go together", ""),
+    ("service", HTTPS | {"tls": {"verify": False, "ca_file": "a"}}, "tls.ca_file", "", "nobody's word", ""),
+    ("service", HTTPS | {"tls": {"server_name": "*.a.test"}}, "tls.server_name", "", "one name", ""),
+    (
+        "service",
+        HTTPS | {"tls": {"server_name": "a.test:443"}},
+        "tls.server_name",
+        "",
+        "without a port",
+        "a.test",
+    ),
+    ("service", HTTPS | {"tls": {"ca_file": {"env": "A"}}}, "tls.ca_file", "", "the path of a PEM file", ""),
     ("service", {"target_url": "http://h/?a=1"}, "target_url", "", "no query", ""),
     ("service", {"target_url": "http://h/#a"}, "target_url", "", "no fragment", ""),
     ("service", {"target_url": "http://h/{id}"}, "target_url", "", "a route's target_path", ""),

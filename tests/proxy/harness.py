@@ -7,6 +7,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from authgate_fast.auth.api_key import ApiKeyAuthenticator
 from authgate_fast.config.compile import build_snapshot
@@ -120,8 +121,10 @@ class Stack:
 
 
 @asynccontextmanager
-async def backend(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """Serve every connection with `handler`; yield the port."""
+async def backend(
+    handler: Handler, tls: ssl.SSLContext | None = None, *, path: Path | None = None
+) -> AsyncIterator[int]:
+    """Serve every connection with `handler`; yield the port, 0 for a Unix socket at `path`."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -136,9 +139,12 @@ async def backend(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncI
             tasks.discard(task)
             writer.close()
 
-    server = await asyncio.start_server(accepted, "127.0.0.1", 0, ssl=tls)
+    if path is None:
+        server = await asyncio.start_server(accepted, "127.0.0.1", 0, ssl=tls)
+    else:
+        server = await asyncio.start_unix_server(accepted, path)
     try:
-        yield server.sockets[0].getsockname()[1]
+        yield 0 if path is not None else server.sockets[0].getsockname()[1]
     finally:
         server.close()
         for task in list(tasks):

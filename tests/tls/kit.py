@@ -65,8 +65,9 @@ async def door(
     limits: Limits = DEFAULTS,
     handler: Handler = echo,
     snapshot: Snapshot | None = None,
+    send_buffer: int = 0,
 ) -> AsyncIterator[Door]:
-    """Run a gateway; without certificates it speaks plain HTTP."""
+    """Run a gateway; without certificates it speaks plain HTTP. `send_buffer`: what its kernel holds for a client."""
     tls = None
     if pairs or directory is not None:
         tls = ServerTls(TlsOptions(pairs, directory, client_ca, client_auth))
@@ -77,6 +78,8 @@ async def door(
             stack.context.snapshot = make_snapshot(port, limits)
         entrance = Entrance(stack.context, tls, sources)
         with socket.create_server(("127.0.0.1", 0)) as listening:
+            if send_buffer:
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
             entrance.accept_from(listening)
             following = asyncio.ensure_future(tls.run()) if tls is not None else None
             try:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
+import time
 from pathlib import Path
 
 import pytest
@@ -70,8 +72,6 @@ async def test_the_end_of_a_connection_is_said_in_tls(
     async with door(write_pair(authority, tmp_path, "p", "localhost")) as here:
 
         def talk() -> bytes:
-            import socket
-
             with (
                 socket.create_connection(("127.0.0.1", here.port), timeout=BOUND_S) as raw,
                 client_context(authority).wrap_socket(
@@ -96,8 +96,6 @@ async def test_a_response_that_breaks_off_does_not_end_cleanly_for_http_1_0(
     async with door(write_pair(authority, tmp_path, "p", "localhost"), handler=half) as here:
 
         def talk() -> bytes:
-            import socket
-
             data = b""
             with (
                 socket.create_connection(("127.0.0.1", here.port), timeout=BOUND_S) as raw,
@@ -172,6 +170,34 @@ async def test_a_slow_reader_gets_the_whole_of_its_last_answer(authority: trustm
             await asyncio.sleep(0.01)  # it is slow
         assert head.startswith(b"HTTP/1.1 200 OK\r\n")
         assert got == len(body)
+
+
+@pytest.mark.usefixtures("fast_ticks")
+async def test_what_waits_below_tls_is_not_cut_off_either(authority: trustme.CA, tmp_path: Path) -> None:
+    """All of it has left TLS and is in the loop's and the kernel's hands, who deliver as the client reads."""
+    body = b"z" * 60_000
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer(body))
+        await writer.drain()
+
+    def talk(port: int) -> bytes:
+        with socket.socket() as raw:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            raw.settimeout(BOUND_S)
+            raw.connect(("127.0.0.1", port))
+            with client_context(authority).wrap_socket(raw, server_hostname="localhost") as tls:
+                tls.sendall(GET)
+                got = tls.recv(1)
+                time.sleep(0.4)  # many sweeps
+                return got + b"".join(iter(lambda: tls.recv(65_536), b""))
+
+    pair = write_pair(authority, tmp_path, "p", "localhost")
+    limits = Limits(linger_timeout_s=0.02)
+    async with door(pair, limits=limits, handler=respond, send_buffer=4_096) as here:
+        got = await asyncio.to_thread(talk, here.port)
+    assert got.endswith(body)
 
 
 @pytest.mark.usefixtures("fast_ticks")
