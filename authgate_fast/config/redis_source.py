@@ -13,9 +13,14 @@ lost its data (a restart without persistence, a replica that followed such a mas
 last good configuration stays, the log says what to do, and `suspect_empty` is set until documents appear
 again, which then replace all, or until a FLUSHDB says that it is meant. What is deleted one by one is gone.
 
+Sentinel. Both connections are to the master that the Sentinels name and that says so itself; when they name another,
+or it is lost, both end and the new master is read whole. A failover begins a new history, so a promoted replica
+that is empty (it had not copied its master yet) is not believed, and one that has documents is simply read.
+
 Promises: `run` returns only by cancellation, and lets a change that it has begun to apply come to its end
 first. Every wait is bounded. The loop is never held longer than one page or one step takes. The password is
-in no message. The Redis user needs +hello +ping +scan +mget +type +info +client, and ~authgate:*.
+in no message. The Redis user needs +hello +ping +scan +mget +type +info +client, +role
+behind Sentinels, and ~authgate:*.
 """
 
 from __future__ import annotations
@@ -30,7 +35,14 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from authgate_fast.config.keys import KEY_PREFIXES, DocumentKey
-from authgate_fast.config.redis_link import FAILURES, Link, RedisUrlError, parse_address
+from authgate_fast.config.redis_link import (
+    FAILURES,
+    Link,
+    RedisUrlError,
+    SentinelError,
+    parse_address,
+    until_one_ends,
+)
 from authgate_fast.config.redis_read import PAGE_KEYS, KeyReader, fetch, read_history, scan
 
 if TYPE_CHECKING:
@@ -84,6 +96,7 @@ class RedisSource:
         self._configuration = configuration
         self._state_dir = state_dir
         self._compare_interval_s = compare_interval_s
+        self._master: str | None = None
         self._current_at: float | None = None
         self._apply_lock = asyncio.Lock()
         self._outcome = asyncio.Event()  # the first attempt to follow Redis has succeeded or failed
@@ -108,6 +121,7 @@ class RedisSource:
         return {
             "type": "redis",
             "redis": self.address.shown,
+            **({} if self.address.sentinels is None else {"master": self._master}),
             "connected": self.connected,
             "last_sync_at": self.last_sync_at,
             "sync_lag_s": None if lag_s is None else round(lag_s, 3),
@@ -179,10 +193,17 @@ class RedisSource:
             await reader.open()
             prefixes = [word for prefix in KEY_PREFIXES for word in ("PREFIX", prefix)]
             await listener.call("CLIENT", "TRACKING", "ON", "BCAST", *prefixes)
-            await _until_one_ends(
+            if listener.master != reader.master:
+                raise SentinelError("a failover is under way")
+            tasks = [
                 asyncio.create_task(self._listen(listener), name="redis-listen"),
                 asyncio.create_task(self._synchronise(reader), name="redis-read"),
-            )
+            ]
+            if self.address.sentinels is not None and reader.master is not None:
+                watch = self.address.sentinels.watch(reader.master)
+                tasks.append(asyncio.create_task(watch, name="redis-sentinels"))
+                self._master = f"{reader.master.host}:{reader.master.port}"
+            await until_one_ends(*tasks)
         finally:
             await listener.close()
             await reader.close()
@@ -349,21 +370,6 @@ class RedisSource:
                 self._state_dir.note_change()
         self.last_sync_at = time.time()
         self._current_at = time.monotonic()
-
-
-async def _until_one_ends(*tasks: asyncio.Task[None]) -> None:
-    """Wait until one of the tasks fails, end the others, and raise its error.
-
-    No task group: that of Python 3.11 leaves its parent marked as cancelled when a member fails.
-    """
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
-        task.result()
 
 
 async def _finish(steps: Steps) -> None:

@@ -7,6 +7,7 @@ failure of Redis is a `StoreError` whose text is one line for a user, without th
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from authgate_fast.config.redis_link import (
     CONNECT_TIMEOUT_S,
     FAILURES,
     MAX_VALUE_BYTES,
+    check_role,
     parse_address,
 )
 from authgate_fast.config.redis_read import PREFIXES, SCAN_PATTERN
@@ -63,18 +65,7 @@ class RedisStore:
 
     def __init__(self, url: str) -> None:
         self._address = parse_address(url)
-        options: dict[str, Any] = {}
-        if "ssl_check_hostname" in self._address.options:
-            options["ssl_check_hostname"] = self._address.options["ssl_check_hostname"]
-        self._client: redis.Redis = redis.Redis.from_url(
-            url,
-            # RESP2 needs nothing that an old or proxied Redis lacks.
-            protocol=2,
-            socket_connect_timeout=CONNECT_TIMEOUT_S,
-            socket_timeout=REPLY_TIMEOUT_S,
-            retry=Retry(NoBackoff(), 0),
-            **options,
-        )
+        self._connected: redis.Redis | None = None
 
     @property
     def shown(self) -> str:
@@ -85,7 +76,8 @@ class RedisStore:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        self._client.close()
+        if self._connected is not None:
+            self._connected.close()
 
     def read_all(self) -> Stored:
         """Read every document."""
@@ -171,6 +163,33 @@ class RedisStore:
         return (
             None if kind in (b"none", b"string") else Unreadable(f"it holds a {kind.decode()}, not a string")
         )
+
+    @property
+    def _client(self) -> redis.Redis:
+        if self._connected is None:
+            self._connected = self._connect()
+        return self._connected
+
+    def _connect(self) -> redis.Redis:
+        address = self._address
+        url = address.url
+        if address.sentinels is not None:
+            url = address.sentinels.url_of(asyncio.run(address.sentinels.find()))
+        options: dict[str, Any] = {}
+        if "ssl_check_hostname" in address.options:
+            options["ssl_check_hostname"] = address.options["ssl_check_hostname"]
+        client: redis.Redis = redis.Redis.from_url(
+            url,
+            # RESP2 needs nothing that an old or proxied Redis lacks.
+            protocol=2,
+            socket_connect_timeout=CONNECT_TIMEOUT_S,
+            socket_timeout=REPLY_TIMEOUT_S,
+            retry=Retry(NoBackoff(), 0),
+            **options,
+        )
+        if address.sentinels is not None:
+            check_role(client.role())
+        return client
 
     @contextmanager
     def _speaking(self) -> Iterator[None]:

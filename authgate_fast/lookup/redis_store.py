@@ -8,7 +8,9 @@ there again, and after a flush, listeners are told of a gap.
 Promises: no call takes longer than `CALL_TIMEOUT_S` (`names`: `NAMES_TIMEOUT_S`), waiting for a free connection
 included; every failure is a `StateUnavailableError` of one line without the password. A call that failed may still
 have been carried out. `run` returns only by cancellation. The Redis user needs +hello +client +ping +get +set
-+del +pexpire +scan +eval and ~authgate:*.
++del +pexpire +scan +eval, +role behind Sentinels, and ~authgate:*.
+
+Behind Sentinels every connection is to the master that they name; when they name another one, all are given up.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from typing import Any
 
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from authgate_fast.config.redis_link import FAILURES, Link, RedisAddress, parse_address
+from authgate_fast.config.redis_link import FAILURES, Link, RedisAddress, parse_address, until_one_ends
 from authgate_fast.config.redis_texts import TooLarge
 from authgate_fast.lookup.store import WATCHED_PREFIXES, StateUnavailableError
 
@@ -72,6 +74,7 @@ class RedisStateStore:
         self.last_error: str | None = None
         self._slots = asyncio.Semaphore(max_links)
         self._idle: list[Link] = []
+        self._generation = 0  # of connections; those of an older one are not used again
         self._waiting = 0
 
     async def get(self, name: str) -> bytes | None:
@@ -140,7 +143,8 @@ class RedisStateStore:
             backoff_s = min(backoff_s * 2, MAX_BACKOFF_S)
 
     async def close(self) -> None:
-        """Give up connections that nobody uses; a call after it makes new ones."""
+        """Give up all connections, those in use after their call; a call after it makes new ones."""
+        self._generation += 1
         idle, self._idle = self._idle, []
         for link in idle:
             await link.close()
@@ -160,6 +164,7 @@ class RedisStateStore:
                 f"Redis at {self.address.shown} is too slow: too many calls wait for it"
             )
         link: Link | None = None
+        generation = self._generation
         self._waiting += 1
         try:
             async with asyncio.timeout(CALL_TIMEOUT_S), self._slots:
@@ -168,8 +173,9 @@ class RedisStateStore:
                     link = Link(self.address, "authgate-state")
                     await link.open()
                 reply = await link.call(*command)
-                self._idle.append(link)
-                link = None
+                if generation == self._generation:
+                    self._idle.append(link)
+                    link = None
                 return reply
         except FAILURES as error:
             raise StateUnavailableError(self.address.explain(error)) from None
@@ -205,18 +211,25 @@ class RedisStateStore:
                 log.warning("following Redis at %s again", self.address.shown)
             self.last_error = None
             self._tell_gap()
-            is_pinged = False
-            while True:
-                reply = await listener.receive(SILENCE_S if is_pinged else QUIET_S)
-                if reply is None:
-                    if is_pinged:
-                        raise RedisTimeoutError(f"no answer to a ping for {SILENCE_S:g} seconds")
-                    await listener.send("PING")
-                is_pinged = reply is None
-                if isinstance(reply, list) and reply[0] == b"invalidate":
-                    self._tell(reply[1])
+            tasks = [asyncio.create_task(self._take_changes(listener), name="state-listen")]
+            if self.address.sentinels is not None and listener.master is not None:
+                watch = self.address.sentinels.watch(listener.master)
+                tasks.append(asyncio.create_task(watch, name="state-sentinels"))
+            await until_one_ends(*tasks)
         finally:
             await listener.close()
+
+    async def _take_changes(self, listener: Link) -> None:
+        is_pinged = False
+        while True:
+            reply = await listener.receive(SILENCE_S if is_pinged else QUIET_S)
+            if reply is None:
+                if is_pinged:
+                    raise RedisTimeoutError(f"no answer to a ping for {SILENCE_S:g} seconds")
+                await listener.send("PING")
+            is_pinged = reply is None
+            if isinstance(reply, list) and reply[0] == b"invalidate":
+                self._tell(reply[1])
 
     def _tell(self, names: list[bytes] | None) -> None:
         if names is None:  # FLUSHDB, FLUSHALL

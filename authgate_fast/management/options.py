@@ -35,7 +35,8 @@ def add_redis(parser: argparse.ArgumentParser) -> None:
         metavar="URL",
         default=value,
         required=value is None,
-        help="where the documents are: redis://[:PASSWORD@]HOST:PORT/0, rediss://... or unix:///PATH "
+        help="where the documents are: redis://[:PASSWORD@]HOST:PORT/0, rediss://..., unix:///PATH or "
+        "redis+sentinel://HOST:26379,HOST:26379/MASTER_NAME/0 "
         "(or AUTHGATE_REDIS)",
     )
 

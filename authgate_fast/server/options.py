@@ -88,7 +88,10 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--config", type=Path, metavar="FILE", help="documents from this YAML or JSON file")
     where.add_argument(
-        "--redis", metavar="URL", help="documents from Redis, for instance redis://127.0.0.1:6379/0"
+        "--redis",
+        metavar="URL",
+        help="documents from Redis, for instance redis://127.0.0.1:6379/0, "
+        "or redis+sentinel://HOST:26379,HOST:26379/MASTER_NAME/0",
     )
 
 

@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 import redis
@@ -15,7 +15,6 @@ import redis
 from authgate_fast.config.redis_source import RedisSource
 from authgate_fast.config.state_dir import StateDir
 from authgate_fast.config.store import Configuration
-from tests.redis_server import RedisServer
 
 GATEWAY: dict[str, Any] = {"hosts": ["shop.test"], "auth": {"type": "API_KEY"}}
 SERVICE: dict[str, Any] = {"target_url": "http://catalog:8080"}
@@ -57,6 +56,12 @@ async def eventually(condition: Callable[[], object], within_s: float = 8.0) -> 
     return time.monotonic() - start
 
 
+class Followed(Protocol):
+    """Something at a URL."""
+
+    url: str
+
+
 class Follower:
     """A source at work and what it feeds."""
 
@@ -74,7 +79,7 @@ class Follower:
 
 @contextlib.asynccontextmanager
 async def following(
-    server: RedisServer, *, wait: bool = True, state_dir: StateDir | None = None, **how: Any
+    server: Followed, *, wait: bool = True, state_dir: StateDir | None = None, **how: Any
 ) -> AsyncIterator[Follower]:
     """Follow the server for the length of a block; afterwards nothing of it is left running."""
     configuration = Configuration()
