@@ -1,12 +1,14 @@
 """Worker processes as the supervisor sees them: how one is started, and what is known of it.
 
 A worker is a fresh interpreter, so that a reload runs the code that is installed then. It inherits one
-descriptor, its end of the channel; everything else comes through that. A spare has loaded all code and waits for a
-slot: when every core is busy, loading takes seconds that a slot without a worker should not wait.
+descriptor, its end of the channel; everything else comes through that. The spare has loaded all code and waits: when
+every core is busy, loading takes seconds that a slot without a worker should not wait. It can be forked into a worker
+in milliseconds, for it has no loop and no threads; that worker is handed to the supervisor, which adopts orphans.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
@@ -16,7 +18,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
+
+import orjson
 
 from authgate_fast.server.channel import PROTOCOL, Channel, Message
 
@@ -27,14 +31,35 @@ SPARE, STARTING, STARTED, READY, LEAVING = "spare", "starting", "started", "read
 NO_SLOT = -1
 LATE_S = 2.5
 """A worker without a sign of life for so long is helped by its neighbours, before it counts as hung."""
+FORK_TIMEOUT_S = 1.0
+"""The longest that the supervisor stands still for the spare to fork; then a fresh process is started instead."""
+_PR_SET_CHILD_SUBREAPER = 36
+_FIRST_MESSAGE_BYTES = 256
 _COMMAND = ("-m", "authgate_fast.server.worker_process")
+
+
+class Process(Protocol):
+    """What the supervisor needs of a process: `subprocess.Popen`, or one that was forked from the spare."""
+
+    @property
+    def pid(self) -> int: ...
+
+    returncode: int | None
+
+
+@dataclass(slots=True)
+class Forked:
+    """A process that the spare has forked."""
+
+    pid: int
+    returncode: int | None = None
 
 
 @dataclass(slots=True, eq=False)
 class Child:
     """One worker process. ``heard_s`` is when it last gave a sign of life, ``report`` the last numbers it sent."""
 
-    popen: subprocess.Popen[bytes]
+    process: Process
     channel: Channel = field(init=False)
     slot: int = NO_SLOT
     state: str = SPARE
@@ -50,7 +75,7 @@ class Child:
 
     @property
     def pid(self) -> int:
-        return self.popen.pid
+        return self.process.pid
 
     def __str__(self) -> str:
         return (
@@ -73,7 +98,7 @@ class Child:
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal; it may have ended, and as long as nobody has waited for it the number is its own."""
-        if self.popen.returncode is None:
+        if self.process.returncode is None:
             os.kill(self.pid, number)
 
 
@@ -82,7 +107,7 @@ def start_child(loop: asyncio.AbstractEventLoop, on_message: Callable[[Child, Me
     ours, theirs = socket.socketpair()
     with theirs:
         try:
-            popen = subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, *_flags(), *_COMMAND, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
@@ -91,8 +116,43 @@ def start_child(loop: asyncio.AbstractEventLoop, on_message: Callable[[Child, Me
         except OSError:
             ours.close()
             raise
-    child = Child(popen)
+    return _joined(loop, Child(process), ours, on_message)
 
+
+def fork_child(
+    loop: asyncio.AbstractEventLoop, spare: Child, on_message: Callable[[Child, Message], None]
+) -> Child | None:
+    """Have the spare fork a process that can become a worker; None if it does not answer in time."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        spare.send("fork", [theirs.fileno()])
+        if spare.channel.unsent:
+            ours.close()
+            return None
+    ours.settimeout(FORK_TIMEOUT_S)
+    try:
+        first = orjson.loads(ours.recv(_FIRST_MESSAGE_BYTES))  # of a line this short nothing is missing
+        child = Child(Forked(int(first["pid"])), is_loaded=True)
+    except (OSError, ValueError, KeyError, TypeError):
+        ours.close()
+        return None
+    return _joined(loop, child, ours, on_message)
+
+
+def adopt_orphans() -> bool:
+    """Become the parent of what a child leaves behind (PR_SET_CHILD_SUBREAPER); tell whether the system can do that."""
+    try:
+        return bool(ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
+    except (OSError, AttributeError):
+        return False
+
+
+def _joined(
+    loop: asyncio.AbstractEventLoop,
+    child: Child,
+    ours: socket.socket,
+    on_message: Callable[[Child, Message], None],
+) -> Child:
     def received(message: Message, fds: list[int]) -> None:
         for fd in fds:
             os.close(fd)  # a worker has none to give

@@ -26,6 +26,8 @@ from authgate_fast.server.children import (
     STARTED,
     STARTING,
     Child,
+    adopt_orphans,
+    fork_child,
     how_it_ended,
     start_child,
 )
@@ -69,6 +71,7 @@ class Supervisor:
         self._roll_again = False
         self._spare: Child | None = None
         self._spare_after_s = 0.0
+        self._can_fork = adopt_orphans()
         self._listens = False
         self._is_drained = False
         self._is_said = False
@@ -132,12 +135,28 @@ class Supervisor:
     # --- workers ----------------------------------------------------------------------------------------
 
     def _start(self, slot: Slot) -> Child | None:
-        """Have the spare, or a new process, become a slot's worker."""
-        child, self._spare = self._spare, None
+        """Have a fork of the spare, or a new process, become a slot's worker."""
+        child = self._fork_spare() if self._can_fork else self._take_spare()
         if child is None:
             child = self._new_child()
         if child is not None:
             child.begin(slot.number, len(self._slots), self._arguments)
+        return child
+
+    def _take_spare(self) -> Child | None:
+        child, self._spare = self._spare, None
+        return child
+
+    def _fork_spare(self) -> Child | None:
+        spare = self._spare
+        if spare is None or not spare.is_loaded:
+            return None
+        child = fork_child(self._loop, spare, self._message)
+        if child is None:
+            _log.error("%s does not fork; it is killed", spare)
+            self._drop_spare()
+        else:
+            self._children[child.pid] = child
         return child
 
     def _new_child(self) -> Child | None:
@@ -297,7 +316,7 @@ class Supervisor:
                 self._child_ended(child, os.waitstatus_to_exitcode(status))
 
     def _child_ended(self, child: Child, code: int) -> None:
-        child.popen.returncode = code
+        child.process.returncode = code
         child.channel.read_rest()  # its last words
         child.channel.close()
         del self._children[child.pid]

@@ -1,7 +1,8 @@
 """A worker as a process of its own: ``python -m authgate_fast.server.worker_process FD``, started by the supervisor.
 
-FD is its end of the channel. It loads what it needs, then waits for the first message, which says what to do: a
-spare waits for long. Its listening sockets come when it may accept. It says ``started`` when it could accept,
+FD is its end of the channel. It loads what it needs, then waits for the first message: to become the worker of a slot,
+or, as the spare, to fork processes that will. Until then it has no loop and no threads, so that it can be forked. A
+worker's listening sockets come when it may accept. It says ``started`` when it could accept,
 ``ready`` when it has a configuration, ``beat`` once a second from its loop, and hands over its numbers when asked,
 now and then, and at its end. It drains when it is told to, at SIGTERM, and when the supervisor is gone. SIGUSR2
 writes where each thread is to stderr.
@@ -9,9 +10,11 @@ writes where each thread is to stderr.
 
 from __future__ import annotations
 
+import array
 import asyncio
 import contextlib
 import faulthandler
+import gc
 import importlib
 import logging
 import os
@@ -21,6 +24,8 @@ import sys
 import time
 import traceback
 from typing import TYPE_CHECKING, NoReturn
+
+import orjson
 
 from authgate_fast.server.channel import PROTOCOL, Channel, Message
 from authgate_fast.server.options import (
@@ -46,6 +51,8 @@ if TYPE_CHECKING:
     from authgate_fast.snapshot import Snapshot
 
 BEAT_S = 1.0
+_READ_BYTES = 65_536
+_RIGHTS_BYTES = socket.CMSG_SPACE(array.array("i").itemsize)
 REPORT_COST = 50
 """A report is sent unasked after this many times the time that making one takes, and not more often than a beat."""
 
@@ -66,7 +73,6 @@ class WorkerProcess:
     def __init__(self, sock: socket.socket) -> None:
         self._loop = loop = asyncio.get_running_loop()
         self._channel = Channel(loop, sock, self._message, self._orphaned)
-        self._told: asyncio.Future[Message] = loop.create_future()
         self._go = asyncio.Event()
         self._drain = asyncio.Event()
         self._drain_as: Message = {}
@@ -81,9 +87,7 @@ class WorkerProcess:
     def _message(self, message: Message, fds: list[int]) -> None:
         kind = message["kind"]
         worker = self._worker
-        if kind == "run":
-            self._told.set_result(message)
-        elif kind == "go":
+        if kind == "go":
             self._go.set()
         elif kind == "drain":
             self._drain_as = message
@@ -118,8 +122,6 @@ class WorkerProcess:
             os._exit(ENVIRONMENT)  # a worker that accepts nothing must not look well; it is replaced
 
     def _orphaned(self) -> None:
-        if not self._told.done():
-            os._exit(ENVIRONMENT)
         self._go.set()
         if not self._drain.is_set():
             _log.error("the supervisor is gone; draining")
@@ -140,11 +142,8 @@ class WorkerProcess:
         if time.monotonic() >= self._next_report_s:
             self._report(worker, "report", ask=None)
 
-    async def run(self) -> int:
-        """Serve until the end; return the exit code."""
-        trouble = _import_all()
-        self.send("loaded")
-        told = await self._told
+    async def run(self, told: Message, trouble: str) -> int:
+        """Serve as `told` until the end; return the exit code. `trouble`: why not all code could be loaded."""
         _show_name(f"authgate-w{told['slot']}")
         start_logging(told["slot"])
         if told["slot"] != 0:
@@ -282,16 +281,63 @@ def _from_redis(run: RunOptions, configuration: Configuration, told: Message) ->
         raise CannotStartError(USAGE, f"authgate: --redis: {error}") from None
 
 
+def _until_told(sock: socket.socket) -> tuple[socket.socket, Message]:
+    """Wait for the word to become a worker; return it and the worker's end of the channel.
+
+    Until then each ``fork`` makes a process that waits for the same, on the descriptor that came along. It is forked
+    twice, so that the supervisor adopts it. Ends the process when the supervisor is gone.
+    """
+    _say_loaded(sock)
+    received = b""
+    fds: list[int] = []
+    while True:
+        line, found, rest = received.partition(b"\n")
+        if not found:
+            # Not `socket.recv_fds`: that of Python 3.11 forgets its flags.
+            data, rights, _, _ = sock.recvmsg(_READ_BYTES, _RIGHTS_BYTES, socket.MSG_CMSG_CLOEXEC)
+            if not data:
+                os._exit(ENVIRONMENT)
+            received += data
+            for _, _, packed in rights:
+                fds += array.array("i", packed)
+            continue
+        received = rest
+        message: Message = orjson.loads(line)
+        if message["kind"] == "run":
+            return sock, message  # nothing follows before we answer
+        if message["kind"] != "fork":
+            continue
+        fd = fds.pop(0)
+        between = os.fork()
+        if between:
+            os.close(fd)
+            os.waitpid(between, 0)
+            continue
+        if os.fork():
+            os._exit(0)
+        sock.close()
+        sock, received = socket.socket(fileno=fd), b""
+        _say_loaded(sock)
+
+
+def _say_loaded(sock: socket.socket) -> None:
+    sock.sendall(orjson.dumps({"kind": "loaded", "pid": os.getpid()}, option=orjson.OPT_APPEND_NEWLINE))
+
+
 def main() -> NoReturn:
     """Run one worker to its end."""
-    sock = socket.socket(fileno=int(sys.argv[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     faulthandler.register(signal.SIGUSR2, all_threads=True)
     import uvloop
 
+    trouble = _import_all()
+    gc.collect()
+    gc.freeze()  # what is loaded stays: a fork shares its memory as long as nobody writes there
+    sock, told = _until_told(socket.socket(fileno=int(sys.argv[1])))
+
     async def run() -> int:
-        return await WorkerProcess(sock).run()
+        return await WorkerProcess(sock).run(told, trouble)
 
     sys.exit(uvloop.run(run()))
 

@@ -109,7 +109,7 @@ async def test_a_jwt_gateway_in_a_file_gets_one_worker_and_more_are_refused(conf
     cpus = os.sched_getaffinity(0)
     async with running_node(config, "--spare", "off") as node:
         assert ", 1 worker\n" in node.log
-        assert len(node.worker_pids()) == 1
+        await until(lambda: len(node.worker_pids()) == 1, "the other one's end")
         assert (len(cpus) == 1) or "one worker only: gateway people (JWT)" in node.log
         await answers(node.port)
 
