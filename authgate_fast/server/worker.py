@@ -21,6 +21,7 @@ from authgate_fast.lookup.memory_store import MemoryStore
 from authgate_fast.lookup.resolver import Resolver
 from authgate_fast.observe.access_log import AccessLog
 from authgate_fast.observe.answer_metrics import access_log_metrics, answer_metrics
+from authgate_fast.observe.source_metrics import certificate_metrics, source_metrics
 from authgate_fast.observe.worker_metrics import worker_metrics
 from authgate_fast.proxy.context import Context
 from authgate_fast.proxy.downstream import Downstream
@@ -106,6 +107,7 @@ class Worker:
         self._source_task: asyncio.Task[None] | None = None
         self._resolver_task: asyncio.Task[None] | None = None
         self._started_s = time.time()
+        self._changed_at = 0.0
         self._frozen = False
         self._swap(configuration.snapshot)
 
@@ -126,6 +128,8 @@ class Worker:
     def _swap(self, snapshot: Snapshot) -> None:
         self._context.snapshot = snapshot
         self._context.groups.sync(snapshot)
+        if snapshot.ready:
+            self._changed_at = time.time()
         if snapshot.ready and not self._frozen:
             # The first configuration lives for long: the collector need not walk it again and again.
             self._frozen = True
@@ -288,6 +292,14 @@ class Worker:
             ready=self.is_ready(),
             refused_documents=len(self._configuration.refused),
         )
+        families += source_metrics(
+            self._source.status() if self._source is not None else {},
+            self._resolver.store.status(),
+            changed_at=self._changed_at,
+            uptime_s=time.time() - self._started_s,
+        )
+        if self._tls is not None:
+            families.append(certificate_metrics(self._tls.expiries()))
         families += answer_metrics(self._context.recorder)
         if self._access_log is not None:
             families += access_log_metrics(self._access_log)
