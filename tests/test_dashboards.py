@@ -42,7 +42,7 @@ VALUES = {
     "result": {"done", "failed"},
     "job": {"authgate"},
 }
-_ROW = re.compile(r"^\| `(authgate_[a-z_]+)` \X, re.MULTILINE)
+_ROW = re.compile(r"^\| `(authgate_[a-z_]+)` \| ([a-z]+) \|([^|]*)\|", re.MULTILINE)
 _USE = re.compile(r"\b(authgate_[a-z_]+|up)(?:\{([^}]*)\})?")
 _SELECTOR = re.compile(r'([a-z_]+)(=~|=)"([^"]*)"')
 
