@@ -2,8 +2,9 @@
 
 A name is classified once per spelling and remembered (`classify_request` with the snapshot's memo,
 `classify_response` with the module's), so a field on the request path costs one dict look-up. Names
-are compared folded (lower case, ``_`` and ``.`` read as ``-``), because many backends fold them: a
-client must not smuggle ``X_Consumer_Id`` past us. Everything here is bytes.
+are compared folded (lower case, all that is neither letter nor digit read as ``-``), because many backends fold them
+into variables (RFC 3875 section 4.1.18; lighttpd writes ``_`` for all of them): a client must not smuggle
+``X_Consumer_Id`` or ``X~Consumer~Id`` past us. Everything here is bytes.
 """
 
 from __future__ import annotations
@@ -29,11 +30,13 @@ VIA: Final = 15
 MAX_FORWARDS: Final = 16
 
 MEMO_LIMIT: Final = 4_096
-"""Spellings remembered at most; a client that invents names only costs itself the slow path."""
+"""Spellings remembered at most; a memo that is full starts again: who invents names must not keep the others' out."""
 MEMO_NAME_BYTES: Final = 64
 """Longer names are not remembered, so that a memo full of invented names stays below a megabyte."""
 
-_FOLD: Final = bytes.maketrans(b"_.ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"--abcdefghijklmnopqrstuvwxyz")
+_FOLD: Final = bytes.maketrans(
+    b"!#$%&'*+.^_`|~ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"--------------abcdefghijklmnopqrstuvwxyz"
+)
 _LOWER: Final = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"abcdefghijklmnopqrstuvwxyz")
 
 # RFC 9110 section 7.6.1. TE and Trailer go too, because trailers are not forwarded.
@@ -177,7 +180,9 @@ def classify_request(name: bytes, memo: dict[bytes, int], credential_fields: fro
         is_reserved(name) or any(folded == field.translate(_FOLD) for field in credential_fields)
     ):
         code = DROP
-    if len(memo) < MEMO_LIMIT and len(name) <= MEMO_NAME_BYTES:
+    if len(name) <= MEMO_NAME_BYTES:
+        if len(memo) >= MEMO_LIMIT:
+            memo.clear()
         memo[name] = code
     return code
 
@@ -185,7 +190,10 @@ def classify_request(name: bytes, memo: dict[bytes, int], credential_fields: fro
 def classify_response(name: bytes) -> int:
     """Return the code of a response field's name and remember it."""
     code = _RESPONSE.get(name.translate(_LOWER), END_TO_END)
-    if len(_response_memo) < MEMO_LIMIT and len(name) <= MEMO_NAME_BYTES:
+    if len(name) <= MEMO_NAME_BYTES:
+        if len(_response_memo) >= MEMO_LIMIT:
+            _response_memo.clear()
+            plain_response_names.clear()
         _response_memo[name] = code
         if not code:
             plain_response_names.add(name)
@@ -200,6 +208,6 @@ def connection_options(value: bytes) -> list[bytes]:
     return [option for part in lower(value).split(b",") if (option := part.strip(b" \t"))]
 
 
-def without_fields(lines: list[bytes], names: frozenset[bytes]) -> list[bytes]:
+def without_fields(lines: list[bytes], names: set[bytes]) -> list[bytes]:
     """Return the field `lines` whose lower-case name is not in `names`."""
     return [line for line in lines if lower(line[: line.index(b":")]) not in names]

@@ -42,6 +42,7 @@ def _spellings(name: str) -> dict[str, bytes]:
         " in capitals": plain.upper(),
         " with underscores": plain.replace(b"-", b"_"),
         " with dots": plain.replace(b"-", b"."),
+        " with tildes": plain.replace(b"-", b"~"),
         " with the last dash as underscore": b"_".join(plain.rsplit(b"-", 1)),
     }
 
