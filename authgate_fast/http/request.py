@@ -48,7 +48,6 @@ IDEMPOTENT: Final = frozenset(
 )
 
 DEFAULT_PORTS: Final = {b"http": b":80", b"https": b":443"}
-_NO_NAMES: Final[frozenset[bytes]] = frozenset()
 _OWN_OPTIONS: Final = frozenset((b"close", b"keep-alive", b"upgrade", b"te"))
 _LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 _HOPS: Final = re.compile(rb"[0-9]{1,9}")
@@ -115,7 +114,7 @@ class RequestHead:
         self.forwarded: dict[int, bytes] | None = None
         self.request_id = b""
         self.upgrade = b""
-        self.nominated: frozenset[bytes] = _NO_NAMES
+        self.nominated: set[bytes] | None = None
         self.max_forwards = -1
         self.own_hops = 0
         self.is_read = False
@@ -257,10 +256,16 @@ class RequestHead:
     def _read_connection(self, value: bytes) -> None:
         if value == b"keep-alive":
             return
-        options = frozenset(connection_options(value))
-        if b"close" in options:
-            self.close = True
-        self.nominated |= options - _OWN_OPTIONS - PROTECTED
+        nominated = self.nominated
+        if nominated is None:
+            self.nominated = nominated = (
+                set()
+            )  # one for all fields: joining sets would cost time in their square
+        for option in connection_options(value):
+            if option == b"close":
+                self.close = True
+            elif option not in _OWN_OPTIONS and option not in PROTECTED:
+                nominated.add(option)
 
 
 def own_hops(via: bytes) -> int:

@@ -121,8 +121,11 @@ def build_path(pieces: Pieces, raw_segments: list[bytes]) -> bytes:
         elif piece >= 0:
             path += raw_segments[piece]
         else:
-            for segment in raw_segments[-1 - piece :]:
-                path += b"/" + segment
+            rest = raw_segments[-1 - piece :]
+            if rest:
+                path += b"/" + b"/".join(
+                    rest
+                )  # adding them one by one would cost time in the square of the path
     return path
 
 

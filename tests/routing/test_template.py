@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import timeit
+
 import pytest
 
 from authgate_fast.routing.template import (
@@ -197,6 +199,14 @@ def test_a_path_is_built_from_the_raw_segments(
 ) -> None:
     assert build_path(pieces, raw) == path
     assert forward_path(b"/base", pieces, raw) == b"/base" + path
+
+
+def test_a_rest_of_many_segments_costs_time_in_proportion_to_their_number() -> None:
+    def seconds(count: int) -> float:
+        segments = [b"files"] + [b"a"] * count
+        return min(timeit.repeat(lambda: build_path((-2,), segments), number=1, repeat=5))
+
+    assert seconds(64_000) < 80 * seconds(4_000)  # 16 times is proportionate, 256 times would be the square
 
 
 def test_a_backend_never_gets_an_empty_path() -> None:
