@@ -173,6 +173,7 @@ class Downstream:
                 # RFC 9112 section 2.2. All of them: how many one read holds must make no difference.
                 data = data[_EMPTY_LINES.match(data).end() :]  # type: ignore[union-attr]  # matches anything
                 looked_at = 0
+                self.phase = IDLE  # if the first of them came in two pieces, that was no head's beginning
             start, found, rest = data.partition(b"\r\n\r\n")
             if not found:
                 if data:
@@ -222,7 +223,8 @@ class Downstream:
         self.context.took(len(data) - looked_at)
         if self.phase == IDLE:
             self.phase = HEAD
-            self.since_s = self.context.now_s
+            if data != b"\r":  # half an empty line is no progress either
+                self.since_s = self.context.now_s
 
     def _refuse_start(self, reason: Reason, data: bytes) -> None:
         """Refuse what cannot become a good head any more."""

@@ -8,6 +8,7 @@ import socket
 import pytest
 
 from authgate_fast.limits import Limits
+from authgate_fast.proxy.phases import HEAD, IDLE
 from tests.proxy.harness import BOUND_S, backend, gateway, make_snapshot
 from tests.proxy.scripted import (
     Recorder,
@@ -38,6 +39,42 @@ async def test_a_slow_head_is_408_and_closes() -> None:
         (answer,) = answers(await asyncio.wait_for(reader.read(-1), BOUND_S), b"GET")
         assert (answer.status, answer.get(b"connection")) == (408, b"close")
         assert b"request_timeout" in answer.body
+
+
+async def test_an_empty_line_in_two_pieces_begins_no_head() -> None:
+    """Some clients end a body with a line end too many (RFC 9112 section 2.2); a 408 would answer their next request."""
+    async with running(limits=Limits(head_timeout_s=SOON)) as (stack, _):
+        reader, writer = await stack.connect()
+        writer.write(request(b"GET", b"/p/a"))
+        assert (await read_answer(reader)).status == 200
+        (connection,) = stack.context.connections
+        writer.write(b"\r")
+        await until(lambda: connection.phase == HEAD)
+        writer.write(b"\n")
+        await until(lambda: connection.phase == IDLE)
+        await asyncio.sleep(3 * SOON)
+        writer.write(request(b"GET", b"/p/b"))
+        assert (await read_answer(reader)).status == 200
+
+
+async def test_empty_lines_in_pieces_keep_no_connection_open() -> None:
+    async with running(limits=Limits(head_timeout_s=3 * SOON, idle_timeout_s=3 * SOON)) as (stack, _):
+        for first in (b"", request(b"GET", b"/p/a")):
+            reader, writer = await stack.connect()
+            writer.write(first)
+            if first:
+                await read_answer(reader)
+            sending = asyncio.create_task(reader.read(-1))
+            for _ in range(1_000):
+                if sending.done() or writer.transport.is_closing():
+                    break
+                for piece in (b"\r", b"\n"):
+                    writer.write(piece)
+                    await asyncio.sleep(0.005)
+            await asyncio.wait([sending], timeout=SOON)
+            assert sending.done()
+            await asyncio.gather(sending, return_exceptions=True)
+            await until(lambda: not stack.context.connections)
 
 
 async def test_a_head_that_drips_does_not_live_longer() -> None:
