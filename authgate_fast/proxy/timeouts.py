@@ -14,6 +14,7 @@ from fcntl import ioctl
 from termios import TIOCOUTQ
 from typing import TYPE_CHECKING, Final
 
+from authgate_fast.errors import Reason
 from authgate_fast.proxy.memory import keep_budget
 from authgate_fast.proxy.pace import reader_is_too_slow
 from authgate_fast.proxy.phases import BUSY, CLOSED, HEAD, IDLE, LINGER, TUNNEL
@@ -69,12 +70,24 @@ class Ticker:
         self._count += 1
         if self._count % TICKS_PER_SWEEP == 0:
             for connection in list(context.connections):
-                check_client(connection)
+                try:
+                    check_client(connection)
+                except Exception as error:  # a bug of ours must not keep the others from their timeouts
+                    _report(context, error)
+                    connection.abort()
             for tunnel in list(context.tunnels):
-                tunnel.check_time(context.now_s)
+                try:
+                    tunnel.check_time(context.now_s)
+                except Exception as bug:  # as above
+                    _report(context, bug)
+                    tunnel.abort()
             context.groups.check_time()
             context.pools.check_time()
             keep_budget(context)
+
+
+def _report(context: Context, error: Exception) -> None:
+    context.report(Reason.INTERNAL_ERROR, None, b"-", f"{type(error).__name__}: {error}")
 
 
 def check_client(connection: Downstream) -> None:

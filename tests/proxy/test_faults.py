@@ -8,12 +8,15 @@ from typing import ClassVar
 
 import pytest
 
+from authgate_fast.limits import Limits
 from authgate_fast.proxy import downstream, heads
 from authgate_fast.proxy.exchange import Exchange
 from authgate_fast.proxy.pool import Pool
+from authgate_fast.proxy.tunnel import Tunnel
 from authgate_fast.proxy.upstream import Upstream
-from tests.proxy.harness import BOUND_S, Stack
-from tests.proxy.scripted import answers, exchange, read_answer, request, running, until
+from tests.proxy.harness import BOUND_S, Stack, backend, gateway, make_snapshot
+from tests.proxy.scripted import Recorder, Reply, answers, exchange, read_answer, request, running, until
+from tests.proxy.tunnels import ASK, GRANT, UPGRADES
 
 
 class FaultError(Exception):
@@ -22,6 +25,27 @@ class FaultError(Exception):
 
 def fail(*args: object, **kwargs: object) -> None:
     raise FaultError("on purpose")
+
+
+@pytest.mark.replaces_insides
+@pytest.mark.parametrize(("owner", "first"), [(Exchange, b""), (Tunnel, GRANT)], ids=["exchange", "tunnel"])
+async def test_a_fault_in_a_timeout_ends_that_connection_and_the_others_keep_theirs(
+    owner: type, first: bytes, monkeypatch: pytest.MonkeyPatch, fast_ticks: None
+) -> None:
+    recorder = Recorder(lambda seen: Reply(first, "stall"))
+    limits = Limits(idle_timeout_s=0.5, head_timeout_s=0.5)
+    async with (
+        backend(recorder.handle) as port,
+        gateway(make_snapshot(port, limits, upgrades=UPGRADES), limits) as stack,
+    ):
+        faulty, writer = await stack.connect()
+        monkeypatch.setattr(owner, "check_time", fail)
+        writer.write(request(b"GET", b"/p/a", *ASK))
+        others = [(await stack.connect())[0] for _ in range(20)]
+        for reader in (faulty, *others):
+            await asyncio.wait_for(reader.read(-1), BOUND_S)
+        await until(lambda: not stack.context.connections and not stack.context.tunnels)
+        assert ("internal_error", "FaultError: on purpose") in stack.reports
 
 
 class BrokenAuthenticator:
