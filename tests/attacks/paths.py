@@ -21,7 +21,7 @@ _AMBIGUOUS = [
     b"/..", b"/.", b"/../", b"/./", b"/%2e", b"/%2e%2e", b"/.%2e", b"/%2e.", b"/%2E%2E/", b"/..;", b"/..;/", b"/.;/", b"/..;a=b/", b"/%2e%2e;/", b"/..%3b/", b"/..%2f", b"/..%5c",
     b"/..\\", b"/%252e%252e", b"/%252e%252e/", b"/%25252e%25252e/", b"/%2525252e", b"/..%252f", b"/%c0%ae%c0%ae/", b"/%c0%ae", b"/%e0%80%ae/", b"/%f0%80%80%ae/", b"/..%c0%af",
     b"/%u002e%u002e/", b"/%uff0e%uff0e/", b"//", b"///", b"/%2f", b"/%2F", b"%2f", b"%5c", b"%5C", b"\\", b"/\\", b"%252f", b"%252F", b"%255c", b"%25252f", b"%c0%af",
-    b"%e0%80%af", b"%f0%80%80%af", b"%c1%9c", b"%c0%2f", b"%u002f", b"%u2215", b"%uff0f", b"%00", b"%2500", b"%0d%0a", b"%0a", b"%0d", b"%09", b"%0b", b"%1f", b"%7f", b"%250a",
+    b"%e0%80%af", b"%f0%80%80%af", b"%c1%9c", b"%c0%2f", b"%u002f", b"%u2215", b"%uff0f", b"%00", b"%2500", b"%2561", b"%25%37%33", b"%252573", b"%0d%0a", b"%0a", b"%0d", b"%09", b"%0b", b"%1f", b"%7f", b"%250a",
     b";", b";/", b";a=b", b";jsessionid=1", b"%3b", b"%3B", b"%253b", b"#", b"#a", b"%", b"%2", b"%zz", b"%%", b"%%32%65", b"%ff", b"%80", b"%c3", b"%ed%a0%80", b"%fe", b"%fc%80%80%80%80%af",
     b"<", b">", b"\"", b"^", b"`", b"{", b"}", b"/..%00/", b"/%20/..", b"/%ef%bc%8f/..", b"/.%00./", b"/a/..%2f", b"/a/%2e%2e/",
 ]  # fmt: skip
@@ -65,6 +65,8 @@ PATHS: Cases = {
     "an encoded percent sign": (get(target=b"/p/100%25"), Forwarded(b"GET /100%25 HTTP/1.1")),
     "a percent sign, encoded twice": (get(target=b"/p/100%2525"), Forwarded(b"GET /100%2525 HTTP/1.1")),
     "a percent sign, encoded without end": (get(target=b"/p/100%" + b"25" * 9), INVALID_PATH),
+    **{f"beside a catch-all, {show(path)} is no way to the SECURE route": (get(target=path, host=_OPEN), INVALID_PATH)
+       for path in (b"/%2561dmin", b"/%25%36%31dmin", b"/%252561dmin", b"/adm%2569n", b"/admin%252f", b"/api/%2575sers/1", b"/%2541dmin")},
     "an overlong slash, encoded twice": (get(target=b"/p/a%25c0%25afb"), INVALID_PATH),
     "a byte that is no UTF-8, encoded twice": (get(target=b"/p/a%25ff"), INVALID_PATH),
     "dots inside a segment": (get(target=b"/p/..a/b../.c/..."), Forwarded(b"GET /..a/b../.c/... HTTP/1.1")),
