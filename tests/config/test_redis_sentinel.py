@@ -140,6 +140,19 @@ async def test_a_crowd_shares_one_answer_a_failure_too() -> None:
         assert sentinel.asked == 1
 
 
+async def test_after_a_switch_no_answer_from_before_it_is_given() -> None:
+    sentinel = ToldSentinel(7001)
+    async with told(sentinel) as url:
+        sentinels = parse_address(url).sentinels
+        assert sentinels is not None
+        watch = asyncio.create_task(sentinels.watch(await sentinels.find()))
+        await eventually(lambda: sentinel.is_watched and sentinel.asked >= 2)
+        sentinel.switch(7002)
+        with pytest.raises(SentinelError, match="another server"):
+            await watch
+        assert (await sentinels.find()).port == 7002
+
+
 @pytest.mark.redis
 async def test_a_replica_that_is_named_as_the_master_is_not_used() -> None:
     with (

@@ -106,6 +106,9 @@ async def test_a_killed_master_costs_no_request_and_the_new_one_is_followed(tmp_
                     await asyncio.sleep(0.3)
                     assert load.outcomes[ANSWERED] > 100
                 assert load.failed == 0, load.examples
+                assert await node.metric("authgate_sync_lag_seconds") < 10
+                assert await node.metric("authgate_state_connected") == 2
+                assert await node.metric("authgate_sync_suspect_empty") == 0
                 metrics = (await ask(ops_port, "/metrics")).body
                 everything = node.log.encode() + metrics + json.dumps(await node.status()).encode()
             for secret in (b"hunter2", b"hunter3"):

@@ -74,6 +74,8 @@ async def test_a_gateway_with_a_certificate_speaks_tls(authority: trustme.CA, tm
             tls = shown["tls"]
             assert isinstance(tls, dict)
             assert tls["certificates"][0]["names"] == ["localhost"]
+            metrics = gateway.get("/metrics", port=gateway.ops_port)[1].decode()
+            assert f'authgate_certificate_expiry_timestamp_seconds{{file="{cert_file}"}} ' in metrics
             if shutil.which("curl"):
                 url = f"https://localhost:{gateway.port}/open/x"
                 command = ["curl", "-sS", "--cacert", str(tmp_path / "ca.pem"), "--http1.1", url]
