@@ -47,8 +47,16 @@ def server() -> Iterator[RedisServer]:
     with running(tcp=True) as server:
         with server.client() as client:
             for user in ("authgate", "operator"):
-                client.execute_command("ACL", "SETUSER", *rules_of(user))
+                words = rules_of(user)
+                if not knows_reading(client):  # as the page says
+                    words = [word.replace("%R~", "~") for word in words]
+                client.execute_command("ACL", "SETUSER", *words)
         yield server
+
+
+def knows_reading(client: redis.Redis) -> bool:
+    """Tell whether this Redis can let a user read keys that it may not write."""
+    return int(client.info("server")["redis_version"].split(".")[0]) >= 7
 
 
 def url_of(server: RedisServer, user: str) -> str:
@@ -108,6 +116,9 @@ async def test_the_gateways_user_may_follow_documents_and_keep_state(server: Red
 def test_the_gateways_user_may_change_no_document_and_rule_no_server(
     words: tuple[str, ...], server: RedisServer
 ) -> None:
+    with server.client() as admin:
+        if not knows_reading(admin) and "authgate:" in str(words):
+            pytest.skip("Redis 6 lets a user that may read a key write it too")
     with (
         redis.Redis.from_url(url_of(server, "authgate")) as client,
         pytest.raises(redis.ResponseError) as caught,
