@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from authgate_fast.auth.interface import Lookup, Presented
     from authgate_fast.errors import Reason
     from authgate_fast.http.request import RequestHead
+    from authgate_fast.http.trace_context import Tracing
     from authgate_fast.snapshot import Gateway, Identity, Route, Service, Snapshot, Target
 
 UNIX: Final = "unix:"
@@ -25,7 +26,8 @@ class Client:
     """What a connection remembers of its peer between requests.
 
     ``address`` is the peer's IP as text, or one of `NAMELESS`; ``guard`` counts failed checks (None: nobody does);
-    ``certificate_lines`` tell the backend of the client's certificate. The rest caches the gateway of the last Host, so
+    ``certificate_lines`` tell the backend of the client's certificate; ``tracing`` says what is done with traces (None:
+    valid fields are passed on). The rest caches the gateway of the last Host, so
     that a kept-alive client pays for the look-up once per snapshot.
     """
 
@@ -38,6 +40,7 @@ class Client:
         "host",
         "scheme",
         "snapshot",
+        "tracing",
         "trusted",
     )
 
@@ -46,6 +49,7 @@ class Client:
         self.scheme = scheme
         self.guard = guard
         self.certificate_lines = b""
+        self.tracing: Tracing | None = None
         self.snapshot: Snapshot | None = None
         self.host: bytes | None = None
         self.gateway: Gateway | None = None

@@ -29,6 +29,7 @@ from authgate_fast.decision import (
 from authgate_fast.errors import Reason
 from authgate_fast.http.fields import FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO
 from authgate_fast.http.request import METHODS, RequestHead, normalise_host, split_absolute
+from authgate_fast.http.trace_context import settle
 from authgate_fast.http.upgrade import is_allowed, upgrade_lines
 from authgate_fast.routing.path_policy import query_is_clean, split_path
 from authgate_fast.routing.template import build_path
@@ -58,6 +59,8 @@ def plan(head: RequestHead, snapshot: Snapshot, client: Client, now: float, fres
     request_id = head.request_id or fresh_id
     if reason is not None:
         return Refusal(reason, request_id)
+    if head.trace is not None or client.tracing is not None:
+        settle(head, client.tracing)
     if head.method not in METHODS:
         return Refusal(Reason.METHOD_NOT_IMPLEMENTED, request_id)
     if head.host != client.host or snapshot is not client.snapshot:

@@ -28,6 +28,8 @@ KEEP_ALIVE: Final = 13
 UPGRADE: Final = 14
 VIA: Final = 15
 MAX_FORWARDS: Final = 16
+TRACEPARENT: Final = 17
+TRACESTATE: Final = 18
 
 MEMO_LIMIT: Final = 4_096
 """Spellings remembered at most; a memo that is full starts again: who invents names must not keep the others' out."""
@@ -122,8 +124,14 @@ _REQUEST: Final = {
     b"upgrade": UPGRADE,
 }
 
-# Fields of anybody's that a gateway reads too (RFC 9110 sections 7.6.2 and 7.6.3); other spellings are other fields.
-_READ_AND_KEPT: Final = {b"via": VIA, b"max-forwards": MAX_FORWARDS}
+# Fields of anybody's that a gateway reads too (RFC 9110 sections 7.6.2 and 7.6.3, W3C Trace Context); other spellings
+# are other fields.
+_READ_AND_KEPT: Final = {
+    b"via": VIA,
+    b"max-forwards": MAX_FORWARDS,
+    b"traceparent": TRACEPARENT,
+    b"tracestate": TRACESTATE,
+}
 
 _RESPONSE: Final = {
     b"content-length": CONTENT_LENGTH,

@@ -24,6 +24,8 @@ from authgate_fast.http.fields import (
     MAX_FORWARDS,
     PROTECTED,
     REQUEST_ID,
+    TRACEPARENT,
+    TRACESTATE,
     TRANSFER_ENCODING,
     UPGRADE,
     VIA,
@@ -32,6 +34,7 @@ from authgate_fast.http.fields import (
     lower,
     without_fields,
 )
+from authgate_fast.http.trace_context import Trace
 from authgate_fast.http.upgrade import wanted_protocol
 
 # RFC 9110 section 9 and the registered methods a proxy can pass on without knowing more about them.
@@ -76,6 +79,7 @@ class RequestHead:
     X-Forwarded-* values by code (None while there are none), ``request_id`` a sane one or b"", ``upgrade`` the
     protocol that it asks to switch to, or b"". A request with an ``upgrade`` closes its connection unless it gets it:
     what follows it may be either protocol. ``max_forwards`` is that of an OPTIONS request, -1 when there is none.
+    ``trace`` is None while there are no trace fields; `http.trace_context.settle` judges it.
     """
 
     __slots__ = (
@@ -96,6 +100,7 @@ class RequestHead:
         "presented",
         "request_id",
         "target",
+        "trace",
         "upgrade",
     )
 
@@ -117,6 +122,7 @@ class RequestHead:
         self.nominated: set[bytes] | None = None
         self.max_forwards = -1
         self.own_hops = 0
+        self.trace: Trace | None = None
         self.is_read = False
 
     @property
@@ -232,6 +238,11 @@ class RequestHead:
             return self._read_via(value.strip(b" \t"))
         elif code == MAX_FORWARDS:
             return self._read_max_forwards(value.strip(b" \t"))
+        elif code in (TRACEPARENT, TRACESTATE):
+            if self.trace is None:
+                self.trace = Trace()
+            kept = self.trace.traceparents if code == TRACEPARENT else self.trace.tracestates
+            kept.append(value.strip(b" \t"))
         return None
 
     def _read_via(self, value: bytes) -> Reason | None:

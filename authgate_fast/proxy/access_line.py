@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import re
 from time import gmtime, strftime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import orjson
+
+if TYPE_CHECKING:
+    from authgate_fast.http.trace_context import Trace
 
 # What may stand in a JSON string as it is.
 _is_plain: Final = re.compile(rb"[ !#-\[\]-~]*").fullmatch
@@ -24,7 +27,8 @@ MAX_TEXT_BYTES: Final = 1_024
 class Entry:
     """What is known of an answered request. Times in seconds, ``wall_s`` since the epoch; b"" where there is nothing.
 
-    ``outcome`` says how it ended, ``code`` why the gateway refused it, ``upstream_s`` is -1 without a backend's answer.
+    ``outcome`` says how it ended, ``code`` why the gateway refused it, ``upstream_s`` is -1 without a backend's answer,
+    ``trace`` None where no trace is known; its ``trace_id`` is b"" where the request was too bad to belong to one.
     """
 
     __slots__ = (
@@ -46,8 +50,11 @@ class Entry:
         "response_bytes",
         "retries",
         "route",
+        "route_path",
+        "scheme",
         "service",
         "status",
+        "trace",
         "upstream",
         "upstream_s",
         "wall_s",
@@ -67,6 +74,8 @@ class Entry:
         self.referrer = b""
         self.gateway = ""
         self.route = ""
+        self.route_path = ""
+        self.scheme = b""
         self.service = ""
         self.consumer = ""
         self.credential = ""
@@ -77,6 +86,7 @@ class Entry:
         self.wall_s = 0.0
         self.duration_s = 0.0
         self.upstream_s = -1.0
+        self.trace: Trace | None = None
 
 
 class Clock:
@@ -127,11 +137,12 @@ _MONTHS: Final = (
 
 def json_line(entry: Entry, clock: Clock) -> bytes:
     """Write an entry as one JSON object and a line feed."""
+    trace = entry.trace
     return (
         b'{"time":"%b","request_id":"%b","client":"%b","gateway":"%b","route":"%b","service":"%b","consumer":%b,'
         b'"credential_id":%b,"method":%b,"host":%b,"path":%b,"protocol":"%b","status":%d,"outcome":"%b","code":"%b",'
         b'"request_bytes":%d,"response_bytes":%d,"duration_ms":%.3f,"upstream":%b,"upstream_ms":%b,"retries":%d,'
-        b'"user_agent":%b}\n'
+        b'"user_agent":%b%b}\n'
         % (
             clock.iso(entry.wall_s),
             entry.request_id,
@@ -155,6 +166,7 @@ def json_line(entry: Entry, clock: Clock) -> bytes:
             b"null" if entry.upstream_s < 0 else b"%.3f" % (entry.upstream_s * 1_000),
             entry.retries,
             _quoted(entry.agent),
+            b',"trace_id":"%b"' % trace.trace_id if trace is not None and trace.trace_id else b"",
         )
     )
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from authgate_fast.auth.session import Session
     from authgate_fast.decision import Client, Forward, Local, Pending, Reply
     from authgate_fast.errors import Reason
+    from authgate_fast.http.trace_context import Tracing
     from authgate_fast.proxy.downstream import Downstream
     from authgate_fast.proxy.pool import Pools
     from authgate_fast.proxy.tunnel import Tunnel
@@ -148,6 +149,7 @@ class Context:
         "resolver",
         "response_reader",
         "snapshot",
+        "tracing",
         "tunnels",
         "wall_s",
     )
@@ -168,6 +170,7 @@ class Context:
         self._measuring = False
         self.counters = Counters()
         self.recorder = Recorder()
+        self.tracing: Tracing | None = None  # before the first connection
         self.groups = Groups(self)
         self.report: Report = _no_report
         self.request_reader = RequestReader()

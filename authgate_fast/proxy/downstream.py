@@ -111,6 +111,7 @@ class Downstream:
         else:
             self.meet = None
             self.client = meet(transport) or self.client
+        self.client.tracing = context.tracing
         if not context.admission.admit(context, self):
             self.phase = CLOSED
             self.transport.abort()

@@ -59,13 +59,15 @@ _AUTH_RESULT_OF: Final = {
 class Recorder:
     """The counts of one worker. ``log`` takes the entries of the access log, or is None.
 
-    ``tallies`` are kept by the names of gateway, route and service, so that they live on from one snapshot to the next.
+    ``spans`` takes those whose trace has a span of the gateway's. ``tallies`` are kept by the names of gateway, route
+    and service, so that they live on from one snapshot to the next.
     """
 
-    __slots__ = ("log", "request_bytes", "response_bytes", "services", "tallies")
+    __slots__ = ("log", "request_bytes", "response_bytes", "services", "spans", "tallies")
 
     def __init__(self) -> None:
         self.log: Callable[[Entry], None] | None = None
+        self.spans: Callable[[Entry], None] | None = None
         self.request_bytes = 0
         self.response_bytes = 0
         self.tallies: dict[tuple[str, str, str], RouteTally] = {}
@@ -86,6 +88,20 @@ class Recorder:
                     times = self.services[gateway, service] = ServiceTally(gateway, service)
             tally = tallies[key] = RouteTally(gateway, route, service, times)
         return tally
+
+    def wants(self, head: RequestHead | None) -> bool:
+        """Tell whether somebody takes an entry of this request."""
+        if self.log is not None:
+            return True
+        trace = None if head is None else head.trace
+        return trace is not None and trace.span_id != b""
+
+    def take(self, entry: Entry) -> None:
+        """Hand an entry to who takes it."""
+        if self.log is not None:
+            self.log(entry)
+        if self.spans is not None and entry.trace is not None and entry.trace.span_id:
+            self.spans(entry)
 
     def of_route(self, gateway: Gateway, route: Route) -> RouteTally:
         """Return the tally of a route."""
@@ -114,8 +130,8 @@ def exchange_ended(exchange: Exchange, outcome: bytes) -> None:
         times.total.observe(duration_s)
         if exchange.status:
             times.upstream.observe(exchange.response_s - connection.begun_s)
-    if recorder.log is not None:
-        recorder.log(_exchange_entry(exchange, outcome, status, duration_s))
+    if recorder.wants(exchange.head):
+        recorder.take(_exchange_entry(exchange, outcome, status, duration_s))
 
 
 def _exchange_entry(exchange: Exchange, outcome: bytes, status: int, duration_s: float) -> Entry:
@@ -145,10 +161,10 @@ def exchange_refused(exchange: Exchange, reason: Reason) -> None:
     recorder.response_bytes += connection.written - connection.sent_before
     if tally.times is not None:
         tally.times.total.observe(duration_s)
-    if recorder.log is not None:
+    if recorder.wants(exchange.head):
         entry = _exchange_entry(exchange, REFUSED, TABLE[reason].status, duration_s)
         entry.code = reason.value.encode("ascii")
-        recorder.log(entry)
+        recorder.take(entry)
 
 
 def answered(
@@ -186,7 +202,7 @@ def _count_and_log(
     request_bytes = 0 if head is None else connection.head_bytes + max(head.content_length, 0)
     recorder.request_bytes += request_bytes
     recorder.response_bytes += connection.written - connection.sent_before
-    if recorder.log is None:
+    if not recorder.wants(head):
         return
     duration_s = perf_counter() - connection.begun_s if head is not None else 0.0
     entry = _entry(connection, head, request_id, status, outcome, duration_s)
@@ -196,9 +212,10 @@ def _count_and_log(
         entry.gateway = gateway.name
     if route is not None:
         entry.route = route.name
+        entry.route_path = route.public_path
         entry.service = route.service_name
     entry.request_bytes = request_bytes
-    recorder.log(entry)
+    recorder.take(entry)
 
 
 def client_left(
@@ -218,13 +235,13 @@ def tunnel_ended(
     tally.counts[key] = tally.counts.get(key, 0) + 1
     recorder.request_bytes += connection.head_bytes + client_bytes
     recorder.response_bytes += connection.written - connection.sent_before + backend_bytes
-    if recorder.log is None:
+    if not recorder.wants(head):
         return
     entry = _entry(connection, head, forward.request_id, 101, COMPLETE, perf_counter() - connection.begun_s)
     _fill_from_forward(entry, forward)
     entry.request_bytes = connection.head_bytes + client_bytes
     entry.response_bytes += backend_bytes
-    recorder.log(entry)
+    recorder.take(entry)
 
 
 def _entry(
@@ -245,6 +262,8 @@ def _entry(
     entry.duration_s = duration_s
     entry.response_bytes = connection.written - connection.sent_before
     if head is not None:
+        entry.trace = head.trace
+        entry.scheme = client.scheme
         entry.method = head.method
         entry.host = head.host
         entry.path = head.target.partition(b"?")[0]
@@ -261,6 +280,7 @@ def _entry(
 def _fill_from_forward(entry: Entry, forward: Forward) -> None:
     entry.gateway = forward.gateway.name
     entry.route = forward.route.name
+    entry.route_path = forward.route.public_path
     entry.service = forward.service.name
     entry.upstream = forward.target.url
     identity: Identity | None = forward.identity

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from authgate_fast.limits import DEFAULTS, Limits, with_settings
-from authgate_fast.server import entry_options
+from authgate_fast.server import entry_options, trace_options
 from authgate_fast.server.cpus import usable_cpus
 from authgate_fast.server.entry_options import UsageError, environment
 from authgate_fast.server.listening import Address
 from authgate_fast.server.tls_options import TlsOptions
+from authgate_fast.server.trace_options import NO_SPANS, TraceOptions
 from authgate_fast.server.unix_listening import UnixAddress
 
 __all__ = ["UsageError", "environment"]
@@ -44,6 +45,7 @@ class WorkerOptions:
     proxy_sources: tuple[str, ...] = ()
     access_log: str | None = None
     access_log_format: str = "json"
+    traces: TraceOptions = NO_SPANS
 
 
 @dataclass(slots=True)
@@ -81,6 +83,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
                         metavar="json|combined", help="how such a line is written (default %(default)s)")  # fmt: skip
     add_secret_key(parser)
     entry_options.add_entry(parser)
+    trace_options.add_traces(parser)
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
@@ -145,6 +148,7 @@ def run_options(options: argparse.Namespace) -> RunOptions:
         raise UsageError(f"--access-log-format {options.access_log_format}: write json or combined")
     worker.access_log = None if options.access_log == "off" else options.access_log
     worker.access_log_format = options.access_log_format
+    worker.traces = trace_options.read_traces(options)
     workers, is_count_asked = _worker_count(options.workers)
     config, redis = source_of(options)
     if options.spare not in {"on", "off"}:

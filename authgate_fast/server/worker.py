@@ -11,17 +11,20 @@ import asyncio
 import contextlib
 import gc
 import logging
+import random
 import signal
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from authgate_fast import __version__, is_compiled
+from authgate_fast.http.trace_context import Tracing
 from authgate_fast.lookup.memory_store import MemoryStore
 from authgate_fast.lookup.resolver import Resolver
 from authgate_fast.observe.access_log import AccessLog
 from authgate_fast.observe.answer_metrics import access_log_metrics, answer_metrics
 from authgate_fast.observe.source_metrics import certificate_metrics, source_metrics
+from authgate_fast.observe.spans import Spans, span_metrics
 from authgate_fast.observe.worker_metrics import worker_metrics
 from authgate_fast.proxy.context import Context
 from authgate_fast.proxy.downstream import Downstream
@@ -37,6 +40,7 @@ from authgate_fast.server.ops import OpsServer
 from authgate_fast.server.options import WorkerOptions
 from authgate_fast.server.report import FailureLog
 from authgate_fast.server.tls import ServerTls
+from authgate_fast.server.trace_options import BEGIN, OFF, PASS, TraceOptions
 
 if TYPE_CHECKING:
     import socket
@@ -102,6 +106,7 @@ class Worker:
         # A protocol by its methods only.
         self._acceptor = Acceptor(lambda: Downstream(context), self._entrance)  # type: ignore[arg-type, return-value]
         self._access_log: AccessLog | None = None
+        self._spans: Spans | None = None
         self._tls_task: asyncio.Task[None] | None = None
         self._port = 0
         self._source_task: asyncio.Task[None] | None = None
@@ -145,6 +150,7 @@ class Worker:
         if self._options.access_log is not None:
             self._access_log = AccessLog(self._options.access_log, self._options.access_log_format, loop)
             self._context.recorder.log = self._access_log
+        self._start_traces(self._options.traces)
         if self._tls is not None:
             await _load(self._tls)
         self._ticker.start()
@@ -161,6 +167,20 @@ class Worker:
             self._source_task.add_done_callback(self._task_ended)
         self._resolver_task = loop.create_task(self._resolver.run(), name="resolver")
         self._resolver_task.add_done_callback(self._task_ended)
+
+    def _start_traces(self, options: TraceOptions) -> None:
+        context = self._context
+        if options.endpoint:
+            context.recorder.spans = self._spans = Spans(options.endpoint, context.id_prefix.decode("ascii"))
+        elif options.mode == PASS:
+            return  # no work for requests without a trace
+        context.tracing = Tracing(
+            random.Random().getrandbits,
+            passes=options.mode != OFF,
+            begins=options.mode == BEGIN,
+            records=self._spans is not None,
+            ratio=options.ratio,
+        )
 
     async def listen(self) -> None:
         """Open the address of the options and accept from it. Raises ListenError."""
@@ -227,6 +247,8 @@ class Worker:
         self._ticker.stop()
         if self._access_log is not None:
             self._access_log.close()
+        if self._spans is not None:
+            self._spans.close()
 
     async def serve_until_signal(self) -> None:
         """Serve until SIGTERM or SIGINT, then drain; a second signal ends at once."""
@@ -303,6 +325,8 @@ class Worker:
         families += answer_metrics(self._context.recorder)
         if self._access_log is not None:
             families += access_log_metrics(self._access_log)
+        if self._spans is not None:
+            families += span_metrics(self._spans)
         return families
 
     def reopen_logs(self) -> None:

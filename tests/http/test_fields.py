@@ -19,6 +19,8 @@ from authgate_fast.http.fields import (
     MEMO_LIMIT,
     PROTECTED,
     REQUEST_ID,
+    TRACEPARENT,
+    TRACESTATE,
     UPGRADE,
     VIA,
     classify_request,
@@ -143,7 +145,7 @@ def test_only_the_exact_name_has_its_meaning_other_spellings_are_dropped(name: b
         b"Authorization",
         b"Cookie",
         b"Origin",
-        b"Traceparent",
+        b"Trace-Parent",
         b"X-Consumers",
         b"X-Consumers-Id",
         b"X-UserId",
@@ -160,7 +162,16 @@ def test_ordinary_fields_pass(name: bytes) -> None:
     assert not is_reserved(name)
 
 
-@pytest.mark.parametrize(("name", "code"), [(b"Via", VIA), (b"VIA", VIA), (b"max-forwards", MAX_FORWARDS)])
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        (b"Via", VIA),
+        (b"VIA", VIA),
+        (b"max-forwards", MAX_FORWARDS),
+        (b"Traceparent", TRACEPARENT),
+        (b"tracestate", TRACESTATE),
+    ],
+)
 def test_what_a_gateway_reads_and_passes_on_is_not_reserved(name: bytes, code: int) -> None:
     assert classify(name) == code
     assert not is_reserved(name)

@@ -53,7 +53,8 @@ LINES = [
     b"Transfer-Encoding: chunked", b"Transfer-Encoding: gzip", b"Expect: 100-continue", b"Expect: x",
     b"X-Request-ID: abc", b"X-Request-ID: a b", b"X-Forwarded-For: 1.2.3.4", b"Cookie: a=b", b"Authorization: x y",
     b"TE: trailers", b"Date: now", b"X(y): z", b"X-Long: " + b"l" * 200, b"", b"HTTP/1.1 200 OK", b"Keep-Alive: timeout=204",
-    b"Keep-Alive: timeout=4242", b"Content-Length: 200",
+    b"Keep-Alive: timeout=4242", b"Content-Length: 200", b"traceparent: 00-1-2-01", b"Traceparent:  x", b"TRACEPARENT:",
+    b"tracestate: a=1", b"tracestate: a=1, b=2", b"trace_parent: x", b"Connection: traceparent",
 ]  # fmt: skip
 STATUS = [
     b"Keep-Alive: timeout=204", b"Keep-Alive: timeout=4242", b"Content-Length: 200", b"Date: now",
@@ -82,7 +83,13 @@ def check_request(data: bytes, memo: Memo) -> bool:
     assert isinstance(parsed, RequestHead), (data, parsed)
     for name in REQUEST_FACTS:
         assert getattr(head, name) == getattr(parsed, name), (name, data)
+    assert received(head) == received(parsed), data
     return True
+
+
+def received(head: RequestHead) -> object:
+    trace = head.trace
+    return None if trace is None else (trace.traceparents, trace.tracestates)
 
 
 def check_response(head: bytes, memo: Memo) -> bool:
