@@ -152,6 +152,8 @@ async def test_a_fresh_connection_with_unread_bytes_or_an_end_takes_no_request(e
             upstream.abort()
         else:
             held.sockets[0].send(STOLEN)
+        pool._failed_s = stack.context.loop.time()
+        pool.down_since_s = pool._failed_s - 60  # it has been down for long: nobody waits for it any more
         pool._connected(exchange, upstream)
         answer = await read_answer(reader, b"POST")
         assert answer.status == 502
