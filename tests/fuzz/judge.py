@@ -187,13 +187,26 @@ def _check_fields(seen: Message, sent: Message, plan: Expected) -> None:
     _compare_fields(own, sent, door.credential)
 
 
+_IDS = rb"-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+# W3C Trace Context, section 4: a later version may add to what version 00 has.
+_is_parent = re.compile(rb"00%b|(?!00|ff)[0-9a-f]{2}%b(?:-[!-~]{0,200})?" % (_IDS, _IDS)).fullmatch
+
+
 def _compare_fields(own: list[tuple[bytes, bytes]], sent: Message, credential: bytes) -> None:
     """What the client sent end to end goes on as it was, in order; nothing else does."""
     others = {door.credential for door in DOORS} - {credential}
     nominated = sent.options()
-    rest = iter(own)
+    parents = [value for name, value in sent.fields if name == b"traceparent"]
+    is_traced = len(parents) == 1 and _is_parent(parents[0]) is not None and b"traceparent" not in nominated
+    require(
+        [value for name, value in own if name == b"traceparent"] == (parents if is_traced else []),
+        f"field: of {parents!r} as traceparent only one that is valid goes on",
+    )
+    rest = iter([field for field in own if field[0] != b"traceparent"])
     ahead = next(rest, None)
     for name, value in sent.fields:
+        if name == b"traceparent":
+            continue
         if ahead is not None and ahead == (name, value) and name not in others:
             require(
                 _claim(name.translate(_FOLD)) is None or name in _KEPT,

@@ -179,6 +179,9 @@ CASES: dict[str, bytes] = {
     "te-tab-behind": b"POST /p/a HTTP/1.1\r\nHost:shop.test\r\nTransfer-Encoding:chunked\t\r\n\r\n0\r\n\r\n" + NEXT,
     "claim-misspelt": _get(fields=b"X-Credential-I-Id: q\r\nX-Client-Cert-Chain: q\r\nX-Auth-Request-User: root\r\n") + NEXT,
     "too-large-or-broken": _post(_CHUNKED, b"e;x\r\nGET /s/inner H\r\n1\r\nT\r\n3\r\nunke", path=b"/small"),
+    "traceparent-twice": _get(fields=(b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n") * 2) + NEXT,
+    "traceparent-once": _get(fields=b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n") + NEXT,
+    "traceparent-invalid": b"PROPFIND / HTTP/1.1\r\nHost:shop.test\r\na:\r\ntraceparent:\r\n\r\n",
     "head-unfinished": b"HEAD \n",
     "head-method-malformed": b"HEAD /p/a HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 5\x00\r\n\r\n",
 }  # fmt: skip
