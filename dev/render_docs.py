@@ -24,7 +24,7 @@ def limits_table() -> str:
     reasons = _field_docs(ROOT / "authgate_fast" / "limits.py", "Limits")
     lines = ["| limit | default | what and why |", "| --- | --- | --- |"]
     for field in fields(limits.Limits):
-        default = "none" if field.default is None else f"{field.default:g}"
+        default = "none" if field.default is None else f"{field.default:.12g}"
         name = f"`{field.name}`" + (" *" if field.name in limits.NARROWABLE else "")
         lines.append(f"| {name} | {default} | {reasons[field.name]} |")
     return "\n".join(lines) + "\n"

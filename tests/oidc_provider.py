@@ -37,6 +37,7 @@ import http.client
 import json
 import logging
 import secrets
+import socket
 import ssl
 import threading
 from collections import Counter
@@ -53,6 +54,15 @@ from tests.oidc_app import ENDPOINTS, Client, Code, Token, User, make_app, make_
 
 BOUND_S = 20.0
 _spare_keys: list[Any] = []  # of providers that are closed: an RSA key takes long to make
+
+
+def _bound(port: int) -> socket.socket:
+    """Return a socket at a port of 127.0.0.1 (0: a free one) that leaves room for others of ours there."""
+    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    made.bind(("127.0.0.1", port))
+    return made
 
 
 @dataclass
@@ -105,7 +115,9 @@ class Provider:
         self._server: Any = None
         self._thread: threading.Thread | None = None
         self._app = make_app(self)
-        self.port = port
+        self._place = _bound(port)
+        """Not listening: it keeps the port ours while the provider is down, and connections are refused."""
+        self.port: int = self._place.getsockname()[1]
         self.up()
         self.issuer = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
 
@@ -114,11 +126,13 @@ class Provider:
     def up(self) -> None:
         """Open the port (again)."""
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
+        listening = _bound(self.port)
+        listening.listen(128)
         self._server = make_server(
-            "127.0.0.1", self.port, self._respond, threaded=True, ssl_context=self._tls
+            "127.0.0.1", self.port, self._respond, threaded=True, ssl_context=self._tls, fd=listening.fileno()
         )
+        listening.close()  # the server has a descriptor of its own
         self._server.daemon_threads = True
-        self.port = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
 
@@ -133,6 +147,7 @@ class Provider:
     def close(self) -> None:
         self._closing.set()
         self.down()
+        self._place.close()
         _spare_keys.append(self._first_key)
 
     def fail(self, endpoint: str, **fault: Any) -> None:

@@ -12,8 +12,12 @@ from bench.hostile_clients import silent
 MIB = 1_048_576
 CLIENTS = 100
 SECONDS = 2.5
-MEMORY = 48 * MIB
-"""What a hundred of them may make the gateway take: the budget of 4 MiB, and what connections and the allocator add."""
+READ = 262_144
+"""What the event loop may read from one connection at a time."""
+MEMORY = 12 * MIB + CLIENTS * 3 * READ
+"""What they may make the gateway take: the budget of 4 MiB and what connections add, and a few reads of each, for one
+turn of the loop may bring so much before anybody can be ended, and the allocator gives back what it took at leisure.
+Without a budget a hundred answers of 8 MB would stand in it."""
 
 
 @pytest.fixture(scope="module")
