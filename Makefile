@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q --no-input
 export PYTHON
 
 .NOTPARALLEL:
-.PHONY: help demo test test-compiled lint format docs fuzz fuzz-compiled bench chaos locust clean
+.PHONY: help demo test test-compiled lint format docs fuzz fuzz-compiled bench bench-micro chaos locust clean
 
 help:
 	@echo 'make demo     a gateway, a backend and a key to try, on 127.0.0.1:8080'
@@ -20,6 +20,7 @@ help:
 	@echo 'make format   put the code in order'
 	@echo 'make docs     write the tables of README.md anew'
 	@echo 'make bench    the gateway against nginx and HAProxy (ARGS="--rounds 3")'
+	@echo 'make bench-micro   the steps of a request in nanoseconds, without sockets (ARGS="--against HEAD~1")'
 	@echo 'make chaos    numbered requests while backends are killed and lie (ARGS="--seed 2")'
 	@echo 'make locust   a realistic load on a running demo (ARGS="--headless -u 50 -r 10 -t 60s")'
 	@echo 'make clean    remove what make made'
@@ -85,6 +86,9 @@ docs: $(VENV)/.run
 
 bench: $(VENV)/.run $(VENV)/.compile
 	@exec $(BIN)/python -m bench --compiled $(ARGS)
+
+bench-micro: $(VENV)/.run $(VENV)/.compile
+	@exec $(BIN)/python -m bench.micro $(ARGS)
 
 chaos: $(VENV)/.run
 	@exec $(BIN)/python -m bench.chaos $(ARGS)

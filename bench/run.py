@@ -9,7 +9,6 @@ lacks something; 130 interrupted.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import platform
@@ -17,7 +16,6 @@ import re
 import signal
 import subprocess
 import sys
-import tarfile
 import tempfile
 from collections.abc import Callable, Sequence
 from http.client import HTTPConnection
@@ -26,6 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from bench.builds import ROOT, build_here, build_revision
 from bench.credentials import CREDENTIALS
 from bench.load import Sample, drive, measure
 from bench.peers import (
@@ -41,9 +40,7 @@ from bench.peers import (
 from bench.processes import STOP_SIGNALS, BenchError, Children, MissingToolError
 from bench.report import as_json, doubts, faults, render
 from bench.workload import HOST, PUBLIC_PREFIX, SEEN_PATH, Consumer, make_consumers, wrk_script
-from dev.compiled import CompileError, compile_in_place, is_compilable, refresh
 
-_ROOT = Path(__file__).resolve().parent.parent
 _WORKLOADS = ("all", "key", "credentials")
 _WARM_UP_S = 1.0
 
@@ -132,7 +129,7 @@ def _run(options: argparse.Namespace) -> int:
             for contestant in contestants:
                 check_work(contestant, ground.consumers)
             if options.only != "key":
-                source = _compiled() if options.compiled else _ROOT
+                source = build_here(compiled=options.compiled)
                 contestants += [start(ground, source) for start in CREDENTIALS.values()]
             about = _about(options, proxy_cpus, load_cpus, contestants)
             print("\n".join(f"{title}: {text}" for title, text in about.items()) + "\n", flush=True)
@@ -165,39 +162,12 @@ def _split_cpus() -> tuple[set[int], set[int]]:
 
 
 def _start_all(ground: Ground, peers: list[str], against: str | None, *, compiled: bool) -> list[Contestant]:
-    starters: list[Starter] = [gateway_of("authgate", _compiled() if compiled else _ROOT)]
+    starters: list[Starter] = [gateway_of("authgate", build_here(compiled=compiled))]
     if against is not None:
-        source = ground.directory / "against"
-        _export(against, source)
-        if compiled and is_compilable(source):
-            _compile(source)
+        source = build_revision(against, ground.directory / "against", compiled=compiled)
         starters.append(gateway_of(f"authgate@{against}", source))
     starters += [PEERS[peer] for peer in peers]
     return [start(ground) for start in starters]
-
-
-def _compiled() -> Path:
-    try:
-        return refresh(_ROOT)
-    except CompileError as error:
-        raise MissingToolError(f"{error}\nWithout --compiled, the sources are measured.") from None
-
-
-def _compile(source: Path) -> None:
-    try:
-        compile_in_place(source)
-    except CompileError as error:
-        raise BenchError(str(error)) from None
-
-
-def _export(revision: str, target: Path) -> None:
-    """Write the files of a revision to `target`, without touching the checkout or its git directory."""
-    git = ["git", "-C", str(_ROOT), "archive", "--format=tar", "--end-of-options", revision]
-    done = subprocess.run(git, capture_output=True, check=False)
-    if done.returncode:
-        raise BenchError(f"--against {revision}: {done.stderr.decode(errors='replace')}")
-    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
-        archive.extractall(target, filter="data")
 
 
 def check_work(contestant: Contestant, consumers: list[Consumer]) -> None:
@@ -256,7 +226,7 @@ def _about(
     options: argparse.Namespace, proxy_cpus: set[int], load_cpus: set[int], contestants: list[Contestant]
 ) -> dict[str, str]:
     """Say what was measured, on what."""
-    commit = _says(["git", "-C", str(_ROOT), "describe", "--always", "--dirty", "--exclude=*"], r"\S+")
+    commit = _says(["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"], r"\S+")
     versions = [f"authgate {commit}", f"Python {platform.python_version()}"]
     versions += [f"{package} {version(package)}" for package in ("uvloop", "httptools")]
     for tool, arguments, pattern in (
