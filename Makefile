@@ -19,7 +19,7 @@ help:
 	@echo 'make lint     ruff and mypy'
 	@echo 'make format   put the code in order'
 	@echo 'make docs     write the tables of README.md anew'
-	@echo 'make bench    the gateway against nginx and HAProxy (ARGS="--rounds 3")'
+	@echo 'make bench    the gateway against nginx, HAProxy and Envoy (ARGS="--cases key,tls")'
 	@echo 'make bench-micro   the steps of a request in nanoseconds, without sockets (ARGS="--against HEAD~1")'
 	@echo 'make chaos    numbered requests while backends are killed and lie (ARGS="--seed 2")'
 	@echo 'make locust   a realistic load on a running demo (ARGS="--headless -u 50 -r 10 -t 60s")'
@@ -84,7 +84,7 @@ format: $(VENV)/.lint
 docs: $(VENV)/.run
 	$(BIN)/python -m dev.render_docs
 
-bench: $(VENV)/.run $(VENV)/.compile
+bench: $(VENV)/.bench $(VENV)/.compile
 	@exec $(BIN)/python -m bench --compiled $(ARGS)
 
 bench-micro: $(VENV)/.run $(VENV)/.compile

@@ -1,8 +1,8 @@
 """The same work with the other kinds of credential: a cached Basic password, a cached JWT, a live browser session.
 
-Each is a gateway of its own with the same routes, consumers and backend as the one with API keys. The first round
-of the load, which is not counted, is where passwords and tokens are checked; what is measured is memory's answer. A
-session's tokens would come from an identity provider; here they are put into Redis as the gateway itself would.
+The first round of the load, which is not counted, is where passwords and tokens are checked; what is measured is
+memory's answer. A session's tokens would come from an identity provider; here they are put into Redis as the gateway
+itself would. The peers look the whole credential up in a table, which is what a memory of checked credentials does.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import base64
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,11 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from authgate_fast.auth.login import new_secret
 from authgate_fast.auth.session import Record, seal_record, session_key, session_name
-from bench.peers import Contestant, Ground, gateway_child
+from bench.cases import BASIC, BFF, JWT
+from bench.gateway import documents_of, start_gateway
+from bench.ground import Check, Contestant, Ground
 from bench.processes import BenchError, MissingToolError, accepts, free_ports, wait_until
-from bench.workload import HOST, PUBLIC_PREFIX, SEEN_PATH, Consumer, callers, gateway_documents, wrk_script
+from bench.workload import HOST, Consumer, callers
 
 _ISSUER = "http://127.0.0.1:9"
 _CLIENT = "bench"
@@ -38,22 +40,22 @@ def _cheap_hash(consumer: Consumer) -> dict[str, object]:
     return {"password_hash": f"$argon2id$v=19$m=8,t=1,p=1${salt}${digest}"}
 
 
-def start_basic(ground: Ground, source: Path) -> Contestant:
+def start_basic(ground: Ground, name: str, source: Path) -> Contestant:
     """Start a gateway with Basic passwords."""
-    documents = gateway_documents(ground.consumers, ground.backend_port, {"type": "BASIC"}, _cheap_hash)
-    contestant = _start(ground, source, "authgate BASIC", documents)
+    documents = documents_of(ground, {"type": BASIC}, _cheap_hash)
+    contestant = start_gateway(ground, name, source, documents)
     lines = []
     for caller in callers(ground.consumers):
         token = base64.b64encode(f"{caller.name}:{caller.key}".encode()).decode()
         lines.append(f"Authorization: Basic {token}")
-    return _ready(ground, contestant, lines)
+    contestant.lines = lines
+    return contestant
 
 
-def start_jwt(ground: Ground, source: Path) -> Contestant:
+def start_jwt(ground: Ground, name: str, source: Path) -> Contestant:
     """Start a gateway with its own tokens, and log in."""
-    auth: dict[str, object] = {"type": "JWT", "access_ttl_s": 7_200}
-    documents = gateway_documents(ground.consumers, ground.backend_port, auth, _cheap_hash)
-    contestant = _start(ground, source, "authgate JWT", documents)
+    documents = documents_of(ground, {"type": JWT, "access_ttl_s": 7_200}, _cheap_hash)
+    contestant = start_gateway(ground, name, source, documents)
     connection = HTTPConnection("127.0.0.1", contestant.port, timeout=10)
     lines = []
     for caller in callers(ground.consumers):
@@ -66,36 +68,39 @@ def start_jwt(ground: Ground, source: Path) -> Contestant:
             raise BenchError(f"{contestant.name}: a login was answered with {answer.status}: {text!r}")
         lines.append(f"Authorization: Bearer {json.loads(text)['access_token']}")
     connection.close()
-    return _ready(ground, contestant, lines)
+    contestant.lines = lines
+    return contestant
 
 
-def start_bff(ground: Ground, source: Path) -> Contestant:
+def start_bff(ground: Ground, name: str, source: Path) -> Contestant:
     """Start a gateway with browser sessions, on a Redis that has them."""
     server = shutil.which("redis-server")
     if server is None:
         raise MissingToolError("redis-server is not installed; on Debian: apt-get install redis-server")
-    directory = ground.directory / "redis"
+    directory = ground.directory / f"redis of {name}".replace("/", "_")
     directory.mkdir()
     (port,) = free_ports(1)
     child = ground.children.start(
-        "redis",
+        f"redis of {name}",
         [server, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", directory],
         ground.load_cpus,
     )
     wait_until(child, lambda: accepts(port), "listen", 20.0)
-    auth: dict[str, object] = {"type": "BFF", "issuer": _ISSUER, "client_id": _CLIENT}
-    documents = gateway_documents(ground.consumers, ground.backend_port, auth, lambda _: {})
+    auth: dict[str, object] = {"type": BFF, "issuer": _ISSUER, "client_id": _CLIENT}
+    documents = documents_of(ground, auth, lambda _: {})
     store = redis.Redis(port=port, socket_timeout=30)
     store.mset(_flat(documents))
     lines = []
     for caller in callers(ground.consumers):
         cookie = new_secret()
-        name = session_name(_GATEWAY, cookie.encode())
-        store.set(name, seal_record(session_key(cookie.encode()), name, _record(caller)), ex=7_200)
+        place = session_name(_GATEWAY, cookie.encode())
+        store.set(place, seal_record(session_key(cookie.encode()), place, _record(caller)), ex=7_200)
         lines.append(f"Cookie: AUTHGATE_BFF_SESSION={cookie}")
     store.close()
-    contestant = _start(ground, source, "authgate BFF", None, ["--redis", f"redis://127.0.0.1:{port}/0"])
-    return _ready(ground, contestant, lines)
+    arguments = ["--redis", f"redis://127.0.0.1:{port}/0"]
+    contestant = start_gateway(ground, name, source, None, arguments)
+    contestant.lines = lines
+    return contestant
 
 
 def _record(caller: Consumer) -> Record:
@@ -129,41 +134,16 @@ def _flat(documents: dict[str, Any]) -> dict[str, str]:
     return flat
 
 
-def _start(
-    ground: Ground,
-    source: Path,
-    name: str,
-    documents: dict[str, object] | None,
-    arguments: list[str] | None = None,
-) -> Contestant:
-    port, ops_port = free_ports(2)
-    child = gateway_child(ground, name, source, documents, port, ops_port, arguments or ())
-    return Contestant(name, child, port)
+def check_of(lines: Sequence[str], consumers: list[Consumer]) -> Check:
+    """Return what a peer looks up when the load shows these credentials."""
+    field = lines[0].partition(": ")[0]
+    names = zip(lines, callers(consumers), strict=True)
+    return Check(field, {line.partition(": ")[2]: caller.name for line, caller in names}, is_digest=False)
 
 
-def _ready(ground: Ground, contestant: Contestant, lines: list[str]) -> Contestant:
-    """Check that the credentials open and nothing else does, and write what wrk sends."""
-    name, _, value = lines[0].partition(": ")
-    for fields, wanted in (({name: value}, 200), ({}, 401), ({name: value[:-1] + "!"}, 401)):
-        status = _status(contestant, fields)
-        if status != wanted:
-            raise BenchError(f"{contestant.name} answered {status} where {wanted} is right")
-    contestant.script = ground.directory / f"{contestant.name.replace(' ', '-')}.lua"
-    contestant.script.write_text(wrk_script(ground.consumers, lines))
-    return contestant
-
-
-def _status(contestant: Contestant, fields: dict[str, str]) -> int:
-    connection = HTTPConnection("127.0.0.1", contestant.port, timeout=10)
-    try:
-        connection.request("GET", PUBLIC_PREFIX + SEEN_PATH, headers={"Host": HOST, **fields})
-        return connection.getresponse().status
-    finally:
-        connection.close()
-
-
-CREDENTIALS: dict[str, Callable[[Ground, Path], Contestant]] = {
-    "basic": start_basic,
-    "jwt": start_jwt,
-    "bff": start_bff,
+CREDENTIALS: dict[str, Callable[[Ground, str, Path], Contestant]] = {
+    BASIC: start_basic,
+    JWT: start_jwt,
+    BFF: start_bff,
 }
+"""The starters of a gateway by its type of authentication; the others are API keys or nothing."""

@@ -1,8 +1,8 @@
-"""One measured run: wrk's numbers for a contestant, and what the contestant used meanwhile.
+"""One measured run: what the client counted for a contestant, and what the contestant used meanwhile.
 
 CPU time is the kernel's own account of the proxy's processes and threads, system calls and the network
 work done within them included. Memory is PSS: pages that processes share count once. Field names carry
-their units.
+their units; "each" is one unit of the case: a request, a MiB, a message.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.peers import Contestant, Ground, backend_count, find_tool
-from bench.processes import BenchError, run_pinned
-from bench.workload import WRK_MARK
+from bench.cases import MIB
+from bench.ground import Contestant, Ground
+from bench.nginx import backend_count
+from bench.processes import BenchError
+from bench.workload import RESULT_MARK
 
 _PROC = Path("/proc")
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-_WRK_GRACE_S = 30.0
-_WRK_TIMEOUT_S = 10
 
 
 @dataclass(frozen=True, slots=True)
-class WrkResult:
-    """What wrk counted. ``refused`` are answers with a status of 400 or more."""
+class Result:
+    """What a client counted. ``refused`` are answers with a status of 400 or more; ``mib`` are of large bodies."""
 
     requests: int
     duration_s: float
@@ -33,77 +33,82 @@ class WrkResult:
     p99_ms: float
     refused: int
     socket_errors: int
+    mib: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One contestant in one round. ``foreign`` is the share of its cores' time that others used or held."""
+    """One contestant in one round. ``foreign`` is the share of its cores' time that others used or held.
 
-    requests: int
-    requests_per_s: float
+    ``kib_each`` is memory per connection, where that is measured.
+    """
+
+    per_s: float
     p50_ms: float
     p99_ms: float
-    cpu_us_per_request: float
+    cpu_us_each: float
     busy: float
     foreign: float
     memory_mb: float
     refused: int
     socket_errors: int
     not_forwarded: int
+    kib_each: float = 0.0
 
 
-def parse_wrk(output: str) -> WrkResult:
-    """Read the line that the script of ``workload.wrk_script`` prints; raise BenchError without one."""
-    lines = [line for line in output.splitlines() if line.startswith(WRK_MARK)]
+def parse_result(output: str) -> Result:
+    """Read the line that a client prints at its end; raise BenchError without one."""
+    lines = [line for line in output.splitlines() if line.startswith(RESULT_MARK)]
     if len(lines) != 1:
-        raise BenchError(f"wrk did not report its numbers; it said:\n{output}")
-    numbers = json.loads(lines[0][len(WRK_MARK) :])
-    return WrkResult(
+        raise BenchError(f"the client did not report its numbers; it said:\n{output}")
+    numbers = json.loads(lines[0][len(RESULT_MARK) :])
+    return Result(
         requests=numbers["requests"],
         duration_s=numbers["duration_us"] / 1e6,
         p50_ms=numbers["p50_us"] / 1e3,
         p99_ms=numbers["p99_us"] / 1e3,
         refused=numbers["refused"],
         socket_errors=sum(numbers[kind] for kind in ("connect", "read", "write", "timeout")),
+        mib=numbers.get("bytes", 0) / MIB,
     )
 
 
-def drive(port: int, script: Path, connections: int, seconds: float, cpus: set[int]) -> WrkResult:
-    """Run wrk once against 127.0.0.1:`port`."""
-    whole_seconds = max(1, round(seconds))
-    arguments = [find_tool("wrk"), "-t1", f"-c{connections}", f"-d{whole_seconds}s"]
-    arguments += ["--timeout", f"{_WRK_TIMEOUT_S}s", "-s", str(script), f"http://127.0.0.1:{port}/"]
-    return parse_wrk(run_pinned(arguments, cpus, whole_seconds + _WRK_GRACE_S))
+class Account:
+    """What a contestant uses from here on."""
 
+    def __init__(self, contestant: Contestant, ground: Ground) -> None:
+        contestant.child.check_alive()
+        self._contestant = contestant
+        self._ground = ground
+        self._answered = backend_count(ground.count_port) if ground.count_port else 0
+        self._others = _core_s(ground.proxy_cpus)
+        self._own = cpu_s(contestant.child.pid)
 
-def measure(contestant: Contestant, ground: Ground, connections: int, seconds: float) -> Sample:
-    """Drive one contestant once, with its script, and account for what it used."""
-    script = contestant.script
-    assert script is not None  # set before the first round
-    contestant.child.check_alive()
-    answered = backend_count(ground.backend_port)
-    others = _core_s(ground.proxy_cpus)
-    own = cpu_s(contestant.child.pid)
-    result = drive(contestant.port, script, connections, seconds, ground.load_cpus)
-    own = cpu_s(contestant.child.pid) - own
-    others = _core_s(ground.proxy_cpus) - others - own
-    answered = backend_count(ground.backend_port) - answered
-    contestant.child.check_alive()
-    if not result.requests:
-        raise contestant.child.failed("answered nothing")
-    return Sample(
-        requests=result.requests,
-        requests_per_s=result.requests / result.duration_s,
-        p50_ms=result.p50_ms,
-        p99_ms=result.p99_ms,
-        cpu_us_per_request=own * 1e6 / result.requests,
-        busy=own / result.duration_s,
-        foreign=max(0.0, others / result.duration_s),
-        memory_mb=memory_mb(contestant.child.pid),
-        refused=result.refused,
-        socket_errors=result.socket_errors,
-        not_forwarded=max(0, result.requests - result.refused - answered),
-    )
+    def close(self, result: Result) -> Sample:
+        """Set what was used against what the client counted."""
+        contestant, ground = self._contestant, self._ground
+        own = cpu_s(contestant.child.pid) - self._own
+        others = 0.0 if ground.case.shares_cores else _core_s(ground.proxy_cpus) - self._others - own
+        not_forwarded = 0
+        if ground.count_port:
+            answered = backend_count(ground.count_port) - self._answered
+            not_forwarded = max(0, result.requests - result.refused - answered)
+        contestant.child.check_alive()
+        if not result.requests:
+            raise contestant.child.failed("answered nothing")
+        units = result.mib or result.requests
+        return Sample(
+            per_s=units / result.duration_s,
+            p50_ms=result.p50_ms,
+            p99_ms=result.p99_ms,
+            cpu_us_each=own * 1e6 / units,
+            busy=own / result.duration_s,
+            foreign=max(0.0, others / result.duration_s),
+            memory_mb=memory_mb(contestant.child.pid),
+            refused=result.refused,
+            socket_errors=result.socket_errors,
+            not_forwarded=not_forwarded,
+        )
 
 
 def cpu_s(pid: int) -> float:

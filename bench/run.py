@@ -1,4 +1,4 @@
-"""The run: start everything, check that each contestant does the work, drive them in turn, report.
+"""The run: case after case, start everything, check that each contestant does the work, drive them in turn, report.
 
 Contestants take turns within a round, and the order moves on by one with every round, so that a machine
 which becomes slower or faster touches all alike. Everything is bounded by rounds and seconds, and whatever
@@ -11,47 +11,48 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import re
 import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from http.client import HTTPConnection
-from importlib.metadata import version
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 from bench.builds import ROOT, build_here, build_revision
-from bench.credentials import CREDENTIALS
-from bench.load import Sample, drive, measure
-from bench.peers import (
-    PEERS,
-    Contestant,
-    Ground,
-    Starter,
-    find_tool,
-    gateway_of,
-    lua_modules,
-    start_backend,
-)
+from bench.cases import CASES, DOWNLOAD, IDLE, PACED, PEER_NAMES, WRK, Case
+from bench.certificate import make_certificate
+from bench.check import check_case
+from bench.credentials import CREDENTIALS, check_of
+from bench.drivers import DRIVERS, drive, prepare, start_sink
+from bench.gateway import documents_of, start_gateway
+from bench.ground import Contestant, Ground, find_envoy, find_tool, key_check, lua_modules
+from bench.load import Sample
+from bench.machine import describe
+from bench.nginx import start_backend
+from bench.peers import PEERS
 from bench.processes import STOP_SIGNALS, BenchError, Children, MissingToolError
-from bench.report import as_json, doubts, faults, render
-from bench.workload import HOST, PUBLIC_PREFIX, SEEN_PATH, Consumer, make_consumers, wrk_script
+from bench.report import Outcome, as_json, doubts, faults, render
+from bench.results import render_results
+from bench.workload import Consumer, make_consumers
 
-_WORKLOADS = ("all", "key", "credentials")
 _WARM_UP_S = 1.0
+_TOP_RATE_S = 2.0
+OURS = "authgate"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the bench from the command line."""
     options = _parser().parse_args(arguments)
+    if options.list:
+        print("\n".join(f"{case.name:<18} {case.about}" for case in CASES.values()))
+        return 0
     for number in STOP_SIGNALS:
         signal.signal(number, _stop)
     try:
-        return _run(options)
+        return _run(options, list(sys.argv[1:] if arguments is None else arguments))
     except MissingToolError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 3
@@ -69,23 +70,24 @@ def _stop(_number: int, _frame: FrameType | None) -> NoReturn:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m bench", description="Measure the gateway beside nginx with Lua and HAProxy."
-    )
-    parser.add_argument("--rounds", type=_between(1, 100), default=5, help="rounds (default 5)")
-    parser.add_argument(
-        "--seconds", type=_between(1, 600), default=4, help="of load per contestant and round (default 4)"
+        prog="python -m bench", description="Measure the gateway beside nginx with Lua, HAProxy and Envoy."
     )
     parser.add_argument(
-        "--connections", type=_between(1, 1000), default=64, help="clients at once (default 64)"
+        "--cases",
+        type=partial(_names, "case", list(CASES)),
+        default=list(CASES),
+        help="which cases, with commas between (default: all)",
+    )
+    parser.add_argument("--list", action="store_true", help="say which cases there are, and end")
+    parser.add_argument("--rounds", type=_between(1, 100), default=3, help="rounds (default 3)")
+    parser.add_argument(
+        "--seconds", type=_between(1, 600), default=2, help="of load per contestant and round (default 2)"
     )
     parser.add_argument(
-        "--only",
-        choices=_WORKLOADS,
-        default="all",
-        help="key: against the peers; credentials: the other kinds of credential (default: both)",
-    )
-    parser.add_argument(
-        "--peers", type=_peers, default=list(PEERS), help="nginx,haproxy (default), one of them, or none"
+        "--peers",
+        type=partial(_names, "peer", list(PEER_NAMES)),
+        default=list(PEER_NAMES),
+        help="which of nginx,haproxy,envoy (default: all), or none",
     )
     parser.add_argument("--against", metavar="REV", help="also measure the gateway of this git revision")
     parser.add_argument(
@@ -94,6 +96,9 @@ def _parser() -> argparse.ArgumentParser:
         help="measure the compiled build of the checkout (and of REV), not its sources; `make bench` does",
     )
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write every sample to this file")
+    parser.add_argument(
+        "--results", metavar="FILE", type=Path, help="also write the tables in Markdown to this file"
+    )
     return parser
 
 
@@ -107,50 +112,55 @@ def _between(low: int, high: int) -> Callable[[str], int]:
     return number
 
 
-def _peers(text: str) -> list[str]:
-    names = [] if text == "none" else text.split(",")
+def _names(what: str, known: list[str], text: str) -> list[str]:
+    names = [] if text == "none" and what == "peer" else text.split(",")
     for name in names:
-        if name not in PEERS:
-            raise argparse.ArgumentTypeError(f"no such peer: {name}; there are {', '.join(PEERS)}, or none")
+        if name not in known:
+            raise argparse.ArgumentTypeError(f"no such {what}: {name}; there are {', '.join(known)}")
     return names
 
 
-def _run(options: argparse.Namespace) -> int:
-    if options.only == "credentials":
-        options.peers = []
+def _run(options: argparse.Namespace, arguments: list[str]) -> int:
     _check_tools(options.peers)
     proxy_cpus, load_cpus = _split_cpus()
+    outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory(prefix="authgate-bench-") as name:
         directory = Path(name)
-        with Children(directory) as children:
-            backend_port = start_backend(children, directory / "backend", load_cpus)
-            ground = Ground(directory, children, proxy_cpus, load_cpus, make_consumers(), backend_port)
-            contestants = _start_all(ground, options.peers, options.against, compiled=options.compiled)
-            for contestant in contestants:
-                check_work(contestant, ground.consumers)
-            if options.only != "key":
-                source = build_here(compiled=options.compiled)
-                contestants += [start(ground, source) for start in CREDENTIALS.values()]
-            about = _about(options, proxy_cpus, load_cpus, contestants)
-            print("\n".join(f"{title}: {text}" for title, text in about.items()) + "\n", flush=True)
-            samples = _rounds(contestants, ground, options)
-    print(render(samples))
-    for doubt in doubts(samples):
-        print(f"in doubt: {doubt}")
-    found = faults(samples)
-    for fault in found:
-        print(f"WRONG: {fault}")
-    if options.json:
-        options.json.write_text(json.dumps({"about": about, **as_json(samples)}, indent=1) + "\n")
-    return 1 if found else 0
+        sources = _sources(options, directory)
+        about = describe(ROOT, options, arguments, proxy_cpus, load_cpus)
+        print("\n".join(f"{title}: {text}" for title, text in about.items()), flush=True)
+        consumers = make_consumers()
+        for case_name in options.cases:
+            case = CASES[case_name]
+            place = directory / case_name
+            place.mkdir()
+            cores = proxy_cpus | load_cpus if case.shares_cores else None
+            outcome = _run_case(
+                case, options, sources, consumers, place, cores or proxy_cpus, cores or load_cpus
+            )
+            outcomes.append(outcome)
+            print(render(outcome))
+            for doubt in doubts(outcome):
+                print(f"in doubt: {doubt}")
+            for fault in faults(outcome):
+                print(f"WRONG: {fault}", flush=True)
+            if options.json:
+                options.json.write_text(
+                    json.dumps({"about": about, "cases": [as_json(one) for one in outcomes]}, indent=1) + "\n"
+                )
+            if options.results:
+                options.results.write_text(render_results(about, outcomes))
+    return 1 if any(faults(outcome) for outcome in outcomes) else 0
 
 
 def _check_tools(peers: list[str]) -> None:
     """Name what is missing before anything starts."""
-    for tool in ("wrk", "nginx", *peers):
+    for tool in ("wrk", "nginx", *(peer for peer in peers if peer != "envoy")):
         find_tool(tool)
     if "nginx" in peers:
         lua_modules()
+    if "envoy" in peers:
+        find_envoy()
 
 
 def _split_cpus() -> tuple[set[int], set[int]]:
@@ -161,101 +171,108 @@ def _split_cpus() -> tuple[set[int], set[int]]:
     return {cpus[-1]}, set(cpus[:-1])
 
 
-def _start_all(ground: Ground, peers: list[str], against: str | None, *, compiled: bool) -> list[Contestant]:
-    starters: list[Starter] = [gateway_of("authgate", build_here(compiled=compiled))]
-    if against is not None:
-        source = build_revision(against, ground.directory / "against", compiled=compiled)
-        starters.append(gateway_of(f"authgate@{against}", source))
-    starters += [PEERS[peer] for peer in peers]
-    return [start(ground) for start in starters]
+def _sources(options: argparse.Namespace, directory: Path) -> dict[str, Path]:
+    """Return the gateways by name, with the code of each."""
+    compiled = options.compiled
+    sources = {OURS: build_here(compiled=compiled)}
+    if options.against is not None:
+        against = build_revision(options.against, directory / "against", compiled=compiled)
+        sources[f"{OURS}@{options.against}"] = against
+    return sources
 
 
-def check_work(contestant: Contestant, consumers: list[Consumer]) -> None:
-    """Raise BenchError unless the contestant does all of the work that is going to be measured."""
-    fake = {"X-Consumer-Id": "somebody-else"}
-    for consumer in (consumers[0], consumers[-1]):
-        status, body = _get(contestant, {"X-Api-Key": consumer.key, **fake})
-        if status != 200:
-            raise BenchError(f"{contestant.name} answered {status} to a good key: {body}")
-        seen = json.loads(body)
-        wanted = {"consumer": consumer.name, "key": "", "path": SEEN_PATH}
-        if seen != wanted:
-            raise BenchError(f"behind {contestant.name} the backend saw {seen}, it should see {wanted}")
-    for what, fields in (("no key", fake), ("a wrong key", {"X-Api-Key": consumers[0].key + "0", **fake})):
-        status, _ = _get(contestant, fields)
-        if status not in (401, 403):
-            raise BenchError(f"{contestant.name} answered {status} to {what}")
+def _run_case(
+    case: Case,
+    options: argparse.Namespace,
+    sources: dict[str, Path],
+    consumers: list[Consumer],
+    directory: Path,
+    proxy_cpus: set[int],
+    load_cpus: set[int],
+) -> Outcome:
+    outcome = Outcome(case, {}, [], {})
+    with Children(directory) as children:
+        certificate = make_certificate(directory) if case.tls_in or case.tls_out else None
+        ground = Ground(
+            directory, children, proxy_cpus, load_cpus, consumers, 0, case, certificate=certificate
+        )
+        port = start_sink(children, case.driver, load_cpus)
+        if not port:
+            port, count_port = start_backend(
+                children,
+                directory / "backend",
+                load_cpus,
+                case if case.driver == DOWNLOAD else None,
+                certificate if case.tls_out else None,
+            )
+            ground = replace(ground, count_port=count_port)
+        contestants = _start_all(replace(ground, backend_port=port), options, sources, outcome)
+        ground = replace(ground, backend_port=port)
+        _rounds(contestants, ground, options, outcome)
+    return outcome
 
 
-def _get(contestant: Contestant, fields: dict[str, str]) -> tuple[int, str]:
-    connection = HTTPConnection("127.0.0.1", contestant.port, timeout=10)
-    try:
-        connection.request("GET", PUBLIC_PREFIX + SEEN_PATH, headers={"Host": HOST, **fields})
-        answer = connection.getresponse()
-        return answer.status, answer.read().decode(errors="replace")
-    except OSError as error:
-        raise contestant.child.failed(f"did not answer: {error}") from error
-    finally:
-        connection.close()
+def _start_all(
+    ground: Ground, options: argparse.Namespace, sources: dict[str, Path], outcome: Outcome
+) -> list[Contestant]:
+    """Start and check the contestants. An older gateway that cannot do the case is left out, and that is noted."""
+    contestants: list[Contestant] = []
+    for name, source in sources.items():
+        try:
+            contestant = _gateway(ground, name, source)
+            check_case(contestant, ground)
+        except BenchError as error:
+            if name == OURS:
+                raise
+            outcome.notes.append(f"{name} cannot do this case: {str(error).splitlines()[0]}")
+            continue
+        contestants.append(contestant)
+    ours = contestants[0]
+    if ours.lines is not None:
+        ground = replace(ground, check=check_of(ours.lines, ground.consumers))
+    elif ground.case.auth == "API_KEY":
+        ground = replace(ground, check=key_check(ground.consumers))
+    for peer in options.peers if ground.case.with_peers else ():
+        contestant = PEERS[peer](ground)
+        contestant.lines = ours.lines
+        check_case(contestant, ground)
+        contestants.append(contestant)
+    outcome.builds.update({one.name: one.build for one in contestants if one.build})
+    return contestants
+
+
+def _gateway(ground: Ground, name: str, source: Path) -> Contestant:
+    start = CREDENTIALS.get(ground.case.auth)
+    if start is not None:
+        return start(ground, name, source)
+    return start_gateway(ground, name, source, documents_of(ground))
 
 
 def _rounds(
-    contestants: list[Contestant], ground: Ground, options: argparse.Namespace
-) -> dict[str, list[Sample]]:
-    script = ground.directory / "load.lua"
-    script.write_text(wrk_script(ground.consumers))
+    contestants: list[Contestant], ground: Ground, options: argparse.Namespace, outcome: Outcome
+) -> None:
+    case = ground.case
+    driver = DRIVERS[case.driver]
+    rates: dict[str, float] = {}
     for contestant in contestants:
-        contestant.script = contestant.script or script
-        drive(contestant.port, contestant.script, options.connections, _WARM_UP_S, ground.load_cpus)
-    samples: dict[str, list[Sample]] = {contestant.name: [] for contestant in contestants}
-    for number in range(options.rounds):
+        prepare(contestant, ground)
+        outcome.samples[contestant.name] = []
+        if case.driver in (WRK, PACED, IDLE):
+            warm_up_s = _TOP_RATE_S if case.driver == PACED else _WARM_UP_S
+            result = drive(contestant, ground, warm_up_s)
+            rates[contestant.name] = result.requests / result.duration_s / 2
+    rounds = 1 if case.driver == IDLE else options.rounds  # memory that was used once is used again
+    for number in range(rounds):
         turn = number % len(contestants)
         for contestant in contestants[turn:] + contestants[:turn]:
-            sample = measure(contestant, ground, options.connections, options.seconds)
-            samples[contestant.name].append(sample)
-            print(
-                f"round {number + 1}/{options.rounds}  {contestant.name:<20}"
-                f" {sample.requests_per_s:>9,.0f} requests/s {sample.cpu_us_per_request:>6.1f} us CPU each",
-                flush=True,
-            )
-    print()
-    return samples
+            sample = driver(contestant, ground, options.seconds, rates.get(contestant.name, 0.0))
+            outcome.samples[contestant.name].append(sample)
+            _say(f"{case.name} {number + 1}/{rounds}  {contestant.name}", case, sample)
 
 
-def _about(
-    options: argparse.Namespace, proxy_cpus: set[int], load_cpus: set[int], contestants: list[Contestant]
-) -> dict[str, str]:
-    """Say what was measured, on what."""
-    commit = _says(["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"], r"\S+")
-    versions = [f"authgate {commit}", f"Python {platform.python_version()}"]
-    versions += [f"{package} {version(package)}" for package in ("uvloop", "httptools")]
-    for tool, arguments, pattern in (
-        ("nginx", ["-v"], r"nginx/(\S+)"),
-        ("haproxy", ["-v"], r"version (\S+)"),
-        ("wrk", ["-v"], r"wrk \D*(\S+)"),
-    ):
-        if tool in ("nginx", "wrk", *options.peers):
-            versions.append(f"{tool} {_says([find_tool(tool), *arguments], pattern)}")
-    model = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-    return {
-        "workload": f"{options.only}: one SECURE route of 1,000, 10,000 consumers, small JSON answer; all but the"
-        " API key are credentials that memory knows",
-        "load": f"{options.connections} connections, {options.rounds} rounds x {options.seconds} s each,"
-        f" proxy on core {_cores(proxy_cpus)}, wrk and backend on {_cores(load_cpus)}",
-        "not the same": "the peers have one path prefix instead of 1,000 routes, and add no"
-        " forwarding fields, request id or Via; access logs are off",
-        "build": ", ".join(f"{c.name} {c.build}" for c in contestants if c.build),
-        "versions": ", ".join(versions),
-        "machine": f"{model[1] if model else platform.machine()}, {os.cpu_count()} cores,"
-        f" Linux {platform.release()}, load average {os.getloadavg()[0]:.2f}",
-    }
-
-
-def _says(command: list[str], pattern: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    found = re.search(pattern, done.stdout + done.stderr)
-    return found[found.re.groups] if found and not (done.returncode and command[0] == "git") else "?"
-
-
-def _cores(cpus: set[int]) -> str:
-    return ",".join(str(cpu) for cpu in sorted(cpus))
+def _say(what: str, case: Case, sample: Sample) -> None:
+    print(
+        f"{what:<40} {sample.per_s:>9,.0f} {case.units}/s {sample.cpu_us_each:>8.1f} us CPU each"
+        f" {sample.busy:>5.0%} of its core",
+        flush=True,
+    )

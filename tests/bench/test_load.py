@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from bench.load import WrkResult, cpu_s, memory_mb, parse_wrk
+from bench.load import Result, cpu_s, memory_mb, parse_result
 from bench.processes import BenchError
 
 # What wrk 4.1 prints with the script of bench.workload.
@@ -26,15 +26,15 @@ measured: {"requests":46331,"duration_us":2003001,"p50_us":1942.0,"p99_us":9593.
 
 
 def test_wrk_numbers_are_read_in_their_units() -> None:
-    assert parse_wrk(_OUTPUT) == WrkResult(
+    assert parse_result(_OUTPUT) == Result(
         requests=46_331, duration_s=2.003001, p50_ms=1.942, p99_ms=9.593, refused=3, socket_errors=15
     )
 
 
 @pytest.mark.parametrize("output", ["", "unable to connect to 127.0.0.1:1 Connection refused\n", _OUTPUT * 2])
-def test_output_without_exactly_one_measurement_is_an_error_that_quotes_wrk(output: str) -> None:
+def test_output_without_exactly_one_measurement_is_an_error_that_quotes_it(output: str) -> None:
     with pytest.raises(BenchError) as caught:
-        parse_wrk(output)
+        parse_result(output)
     assert output in str(caught.value)
 
 

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench.load import measure
-from bench.peers import PEERS, Contestant, Ground, find_tool, lua_modules, start_backend
-from bench.processes import BenchError, Child, Children, MissingToolError
-from bench.run import check_work, main
-from bench.workload import PUBLIC_PREFIX, make_consumers, wrk_script
+from bench.check import check_work
+from bench.ground import Contestant, find_envoy, find_tool, lua_modules
+from bench.processes import BenchError, Child, MissingToolError
+from bench.run import main
+from bench.workload import PUBLIC_PREFIX, make_consumers
 
 _CONSUMERS = make_consumers()
 _NAMES = {consumer.key: consumer.name for consumer in _CONSUMERS}
@@ -100,19 +100,19 @@ def test_a_contestant_that_does_less_work_is_found(
     [
         ["--rounds", "0"],
         ["--seconds", "601"],
-        ["--connections", "1001"],
+        ["--cases", "key,cake"],
         ["--rounds", "x"],
         ["--peers", "caddy"],
     ],
 )
-def test_load_beyond_the_bounds_and_unknown_peers_are_usage_errors(arguments: list[str]) -> None:
+def test_load_beyond_the_bounds_and_unknown_names_are_usage_errors(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
 
 
 def test_a_missing_tool_is_named_with_the_packages_before_anything_starts(monkeypatch, capsys) -> None:
-    monkeypatch.setattr("bench.peers.shutil.which", lambda *_, **__: None)
+    monkeypatch.setattr("bench.ground.shutil.which", lambda *_, **__: None)
     assert main([]) == 3
     error = capsys.readouterr().err
     assert "wrk is not installed" in error
@@ -124,25 +124,22 @@ def _peers_here() -> bool:
         for tool in ("nginx", "haproxy", "wrk"):
             find_tool(tool)
         lua_modules()
+        find_envoy()
     except MissingToolError:
         return False
     return len(os.sched_getaffinity(0)) > 1
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not _peers_here(), reason="needs nginx with Lua, HAProxy, wrk and two cores")
+@pytest.mark.skipif(not _peers_here(), reason="needs nginx with Lua, HAProxy, Envoy, wrk and two cores")
 def test_the_real_peers_do_the_work_under_load_without_an_error(tmp_path) -> None:
-    *load_cpus, proxy_cpu = sorted(os.sched_getaffinity(0))
-    script = tmp_path / "load.lua"
-    script.write_text(wrk_script(_CONSUMERS))
-    with Children(tmp_path) as children:
-        port = start_backend(children, tmp_path / "backend", set(load_cpus))
-        ground = Ground(tmp_path, children, {proxy_cpu}, set(load_cpus), _CONSUMERS, port)
-        for start in PEERS.values():
-            contestant = start(ground)
-            check_work(contestant, _CONSUMERS)
-            contestant.script = script
-            sample = measure(contestant, ground, connections=8, seconds=1)
-            assert sample.requests > 100, contestant.name
-            assert (sample.refused, sample.socket_errors, sample.not_forwarded) == (0, 0, 0), contestant.name
-            assert 1 < sample.cpu_us_per_request < 10_000
+    samples, results = tmp_path / "samples.json", tmp_path / "results.md"
+    arguments = ["--cases", "key,upload", "--rounds", "1", "--seconds", "1"]
+    assert main([*arguments, "--json", str(samples), "--results", str(results)]) == 0
+    key, upload = json.loads(samples.read_text())["cases"]
+    for case in (key, upload):
+        assert list(case["samples"]) == ["authgate", "nginx+lua", "haproxy", "envoy"]
+        for (sample,) in case["samples"].values():
+            assert (sample["refused"], sample["socket_errors"], sample["not_forwarded"]) == (0, 0, 0)
+            assert 1 < sample["cpu_us_each"] < 10_000
+    assert "| key | CPU | nginx | >= 1.1 |" in results.read_text()

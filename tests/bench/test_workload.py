@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+from typing import Any
 
+import pytest
+
+from bench.cases import CASES, PUBLIC, Case
 from bench.workload import (
     BACKEND_BODY,
     CONSUMERS,
@@ -66,3 +70,21 @@ def test_the_script_holds_each_request_on_one_line_of_printable_ascii() -> None:
     script = wrk_script(_CONSUMERS)
     assert script.isascii()
     assert len(re.findall(r'^"GET [^"]*\\r\\n\\r\\n",?$', script, re.MULTILINE)) == DISTINCT_REQUESTS
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=str)
+def test_each_request_of_a_case_is_on_one_of_its_routes(case: Case) -> None:
+    documents: Any = gateway_documents(_CONSUMERS, 9000, case=case, authority="cert.pem")
+    routes = [
+        (route["method"], re.compile(re.sub(r"{\w+}", "[^/]+", route["public_path"])))
+        for route in documents["gateways"]["bench"]["routes"].values()
+    ]
+    head = request_heads(_CONSUMERS, case=case)[1]
+    method, target, _ = head.split(" ", 2)
+    assert [True for name, path in routes if name == method and path.fullmatch(target)] == [True]
+    assert ("X-Api-Key: " in head) == (case.auth != PUBLIC)
+    assert (f"\r\nContent-Length: {case.body_bytes}\r\n" in head) == (method == "POST")
+
+
+def test_a_browser_sends_14_fields() -> None:
+    assert request_heads(_CONSUMERS, case=CASES["browser"])[0].count("\r\n") == 1 + 14 + 1
