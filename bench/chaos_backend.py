@@ -126,7 +126,7 @@ class Backend:
         method, target, _ = head.split(b" ", 2)
         number = int(target.rpartition(b"/")[2])
         self._note(f"S {number} {method.decode('ascii')}")
-        body = answer(number, await _read_body(head, reader))
+        body = answer(number, await read_body(head, reader))
         turn = self._turn(number, method, body)
         for at, piece in enumerate(turn.pieces):
             if at:
@@ -156,7 +156,8 @@ class Backend:
         return Turn([data], honest_end)
 
 
-async def _read_body(head: bytes, reader: asyncio.StreamReader) -> bytes:
+async def read_body(head: bytes, reader: asyncio.StreamReader) -> bytes:
+    """Return the body of a request, decoded."""
     for line in head.split(b"\r\n"):
         name, _, value = line.partition(b": ")
         if name.lower() == b"content-length":

@@ -3,8 +3,8 @@
 Starts the gateway with ``--workers N`` before a backend that counts, keeps C clients busy whose every answer is
 checked (`bench.numbered`), and does one of what `KINDS` has.
 
-Prints what became of the requests. Exit codes: 0; 1 a promise was broken; 2 usage. It listens on free ports of
-127.0.0.1 only, is bounded by its options, and ends all that it started.
+Prints what became of the requests. Exit codes: 0; 1 a promise was broken; 2 usage; 3 it did not get to
+its end. It listens on free ports of 127.0.0.1 only, is bounded by its options, and ends all that it started.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from pathlib import Path
 
 import uvloop
 
-from bench import faults_backends, faults_redis, faults_tls, faults_workers
+from bench import faults_backends, faults_redis, faults_soak, faults_tls, faults_workers
 from bench.faults_stage import Outcome, Stage
-from bench.processes import Children
+from bench.processes import BenchError, Children
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ KINDS = {
     "redis": Kind(faults_redis.redis_away, "Redis is killed and comes back with its data", 3),
     "certificates": Kind(faults_tls.certificates, "the certificate of TLS clients is replaced", 5),
     "documents": Kind(faults_redis.documents, "stretches in which 10,000 documents are changed in all", 6),
+    "soak": Kind(faults_soak.soak, "ten minutes of mixed traffic; reloads early on", 3, 600.0),
 }
 
 
@@ -70,14 +71,18 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))  # what was started is ended on every way out
     broken = False
     for name in options.kinds or KINDS:
-        outcome = run(
-            name,
-            seconds=options.seconds,
-            events=options.events,
-            connections=options.connections,
-            workers=options.workers,
-            think_ms=options.think_ms,
-        )
+        try:
+            outcome = run(
+                name,
+                seconds=options.seconds,
+                events=options.events,
+                connections=options.connections,
+                workers=options.workers,
+                think_ms=options.think_ms,
+            )
+        except (BenchError, TimeoutError) as error:
+            print(f"{name}: did not get to its end: {str(error) or 'something took too long'}", file=sys.stderr)
+            return 3
         print("\n".join(outcome.lines()), flush=True)
         for load in (outcome.load, *(load for _, load in outcome.more)):
             for example in load.examples[:5]:

@@ -34,6 +34,11 @@ _PAUSE_S = 0.02
 READY = "ready to listen"
 
 
+def number_body(number: int) -> bytes:
+    """Return the body that answers a number."""
+    return _BODY % number
+
+
 def open_request(number: int) -> bytes:
     """Write the request to the PUBLIC route of `gateway_file`."""
     return b"GET /open/n/%d HTTP/1.1\r\nHost: test\r\n\r\n" % number
@@ -100,7 +105,7 @@ class _Answering(asyncio.Protocol):
             self._data = rest
             number = int(head.split(b" ", 2)[1].rpartition(b"/")[2])
             self._backend.note(number)
-            body = _BODY % number
+            body = number_body(number)
             answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
             if self._backend.pause_s:
                 asyncio.get_running_loop().call_later(self._backend.pause_s, self._transport.write, answer)
@@ -248,7 +253,7 @@ class Load:
         keeps = b"\r\nconnection: close\r\n" not in fields
         if not head.startswith(b"HTTP/1.1 200 "):
             return self._count(REFUSED, number, f"{head!r} {body!r}"), keeps
-        if body != _BODY % number:
+        if body != number_body(number):
             return self._count(WRONG, number, repr(body)), False
         self.answered_numbers.add(number)
         return self._count(ANSWERED, number, ""), keeps

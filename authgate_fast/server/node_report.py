@@ -174,5 +174,5 @@ def sum_totals(one: Status, other: Status) -> Status:
 
 def _own_of(status: Status) -> Status:
     """Return what of a worker's status differs between workers."""
-    names = ("ready", "snapshot_revision", "revision", "connections", "requests_total", "source")
+    names = ("ready", "snapshot_revision", "revision", "tasks", "connections", "requests_total", "source")
     return {name: status[name] for name in names if name in status}

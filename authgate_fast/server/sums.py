@@ -1,9 +1,10 @@
 """One picture of several workers: pure functions that add up what each of them reports.
 
-In a status, what ends in ``_total`` only grows and is added up, with what ended workers had; ``connections``,
-``tunnels``, ``upstreams`` and ``balanced_services`` are added up over the living. In the metrics, counters and
-summaries are added up with those of ended workers, so that no total ever falls because a worker was replaced; gauges
-are added up over the living, except those that no sum describes (`_LARGEST`): of them the largest is shown.
+In a status, what ends in ``_total`` only grows and is added up, with what ended workers had; ``tasks``,
+``connections``, ``tunnels``, ``upstreams`` and ``balanced_services`` are added up over the living. In the metrics,
+counters and summaries are added up with those of ended workers, so that no total ever falls because a worker was
+replaced; gauges are added up over the living, except those that no sum describes (`_LARGEST`): of them the largest
+is shown.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from authgate_fast.observe.exposition import Family, Labels, Sample
 
 Status = dict[str, Any]
 
-_SUMMED = ("connections", "tunnels", "upstreams", "balanced_services")
+_SUMMED = ("tasks", "connections", "tunnels", "upstreams", "balanced_services")
 _ALIKE = frozenset({"weight", "ejected_for_s"})
 """Numbers of a target that are the same in each worker, or mean nothing together: the first one's is shown."""
 _LARGEST = ("_info", "_seconds", "_timestamp", "_revision", "_ready", "_ratio", "_documents", "_limit")

@@ -289,6 +289,7 @@ class Worker:
             "source": self._source.status() if self._source is not None else {"type": "fixed"},
             "state": self._resolver.store.status(),
             "refused_documents": {name: str(problem) for name, problem in configuration.refused.items()},
+            "tasks": len(asyncio.all_tasks()),
             "connections": len(context.connections),
             "connections_total": counters.connections,
             "requests_total": counters.requests,

@@ -26,7 +26,7 @@ SHORT = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["backend", "gone", "certificates"])
+@pytest.mark.parametrize("kind", ["backend", "gone", "certificates", "soak"])
 def test_a_short_run_breaks_no_promise(kind: str) -> None:
     outcome = faults.run(kind, **SHORT)  # type: ignore[arg-type]
     assert outcome.faults == []
