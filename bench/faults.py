@@ -81,7 +81,9 @@ def main() -> int:
                 think_ms=options.think_ms,
             )
         except (BenchError, TimeoutError) as error:
-            print(f"{name}: did not get to its end: {str(error) or 'something took too long'}", file=sys.stderr)
+            print(
+                f"{name}: did not get to its end: {str(error) or 'something took too long'}", file=sys.stderr
+            )
             return 3
         print("\n".join(outcome.lines()), flush=True)
         for load in (outcome.load, *(load for _, load in outcome.more)):

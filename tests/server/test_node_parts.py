@@ -54,6 +54,7 @@ def test_samples_are_added_label_by_label_and_versions_are_not_added() -> None:
 def test_a_status_is_the_first_worker_s_with_sums_in_it() -> None:
     one = {
         "version": "1",
+        "tasks": 3,
         "connections": 2,
         "requests_total": 5,
         "refused_total": {"x": 1},
@@ -61,6 +62,7 @@ def test_a_status_is_the_first_worker_s_with_sums_in_it() -> None:
     }
     two = {
         "version": "2",
+        "tasks": 4,
         "connections": 3,
         "requests_total": 7,
         "refused_total": {"y": 2},
@@ -69,6 +71,7 @@ def test_a_status_is_the_first_worker_s_with_sums_in_it() -> None:
     ended = totals_of({"version": "0", "connections": 9, "requests_total": 100, "refused_total": {"x": 10}})
     assert sum_status([one, two], ended) == {
         "version": "1",
+        "tasks": 7,
         "connections": 5,
         "requests_total": 112,
         "refused_total": {"x": 11, "y": 2},
