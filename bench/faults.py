@@ -119,7 +119,7 @@ def run(
         Children(Path(directory)) as children,
         Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        stage = Stage(name, Path(directory), children, settings, events or kind.events)
+        stage = Stage(name, Path(directory), children, settings, kind.events if events is None else events)
 
         async def play() -> Outcome:
             return await kind.run(stage)

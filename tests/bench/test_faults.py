@@ -26,12 +26,20 @@ SHORT = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["backend", "gone", "certificates", "soak"])
+@pytest.mark.parametrize("kind", ["backend", "gone", "certificates"])
 def test_a_short_run_breaks_no_promise(kind: str) -> None:
     outcome = faults.run(kind, **SHORT)  # type: ignore[arg-type]
     assert outcome.faults == []
     assert outcome.load.outcomes[ANSWERED] > 20
     assert outcome.lines()[0].startswith(f"{kind}: ")
+
+
+@pytest.mark.slow
+def test_a_short_soak_leaves_nothing_behind() -> None:
+    outcome = faults.run("soak", **{**SHORT, "events": 0})  # type: ignore[arg-type]
+    assert outcome.faults == []
+    assert outcome.load.outcomes[ANSWERED] > 20
+    assert any(note.startswith("0 faults in ") for note in outcome.notes)
 
 
 @pytest.mark.slow
