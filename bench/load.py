@@ -121,6 +121,11 @@ def memory_mb(pid: int) -> float:
     return sum(_pss_kib(one) for one in _family(pid)) * 1024 / 1e6
 
 
+def largest_mb(pid: int) -> float:
+    """Return the resident memory, shared pages included, of the largest one of a process and its descendants, in MB."""
+    return max(_kib(_PROC / str(one) / "status", "VmRSS:") for one in _family(pid)) * 1024 / 1e6
+
+
 def _family(pid: int) -> list[int]:
     """Return the process and all its descendants."""
     family = [pid]
@@ -139,10 +144,15 @@ def _process_cpu_ns(pid: int) -> int:
 
 
 def _pss_kib(pid: int) -> int:
-    for name, field in (("smaps_rollup", "Pss:"), ("status", "VmRSS:")):
-        for line in _read(_PROC / str(pid) / name).splitlines():
-            if line.startswith(field):
-                return int(line.split()[1])
+    directory = _PROC / str(pid)
+    return _kib(directory / "smaps_rollup", "Pss:") or _kib(directory / "status", "VmRSS:")
+
+
+def _kib(path: Path, field: str) -> int:
+    """Return a field of a file of the kernel's, or 0 without it."""
+    for line in _read(path).splitlines():
+        if line.startswith(field):
+            return int(line.split()[1])
     return 0
 
 

@@ -7,7 +7,7 @@ Of CPU and rates, above 1.0 the gateway is the better one; of latencies, below.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from statistics import median
 
 from bench.cases import CPU, IDLE, KIB, P99, PACED, RATE, WRK, Case, Target
@@ -31,12 +31,17 @@ class Ratio:
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of a case. The gateway is the first of `samples`; `builds` says how gateways were built."""
+    """What came of a case. The gateway is the first of `samples`; `builds` says how gateways were built.
+
+    `figures` has what is measured of gateways alone, in a case without samples. `failure` says why there is nothing.
+    """
 
     case: Case
     samples: dict[str, list[Sample]]
     notes: list[str]
     builds: dict[str, str]
+    figures: dict[str, dict[str, float]] = field(default_factory=dict)
+    failure: str = ""
 
 
 def ratio_of(above: Sequence[float], below: Sequence[float]) -> Ratio:
@@ -120,10 +125,14 @@ def columns_of(case: Case) -> list[Column]:
 def tables(outcome: Outcome) -> tuple[list[list[str]], list[list[str]]]:
     """Return the rows of the two tables: medians of every contestant, and ratios. Each begins with its titles."""
     case, samples = outcome.case, outcome.samples
+    if outcome.figures:
+        titles = next(iter(outcome.figures.values()))
+        lines = [[name, *(f"{one:,.1f}" for one in own.values())] for name, own in outcome.figures.items()]
+        return [["", *titles], *lines], []
     columns = columns_of(case)
     rows = [["", *(title for title, _ in columns)]]
     rows += [[name, *(show(rounds) for _, show in columns)] for name, rounds in samples.items()]
-    ours, *others = samples
+    ours, *others = samples or [""]
     measures = measures_of(case)
     ratios = [[f"{ours} against", *(_title(measure, case) for measure in measures)]]
     for name in others:
@@ -152,11 +161,14 @@ class Verdict:
 def verdicts(outcome: Outcome) -> list[Verdict]:
     """Judge the targets of a case by the medians."""
     found = []
-    ours, *_ = outcome.samples
-    own = outcome.samples[ours]
+    own = next(iter(outcome.samples.values()), [])
+    figures = next(iter(outcome.figures.values()), {})
     for target in outcome.case.targets:
+        if outcome.failure:
+            found.append(Verdict(target, "", None))
+            continue
         if not target.peer:
-            figure = median(s.kib_each for s in own)
+            figure = figures[target.measure] if figures else median(s.kib_each for s in own)
             found.append(Verdict(target, f"{figure:.2f}", target.is_met(figure)))
             continue
         theirs = outcome.samples.get(_PEER_CONTESTANTS[target.peer])
@@ -168,9 +180,33 @@ def verdicts(outcome: Outcome) -> list[Verdict]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """What a second worker brought. `rate` is of requests/s, with the load on the same cores.
+
+    `cores` is how many times one worker's work two whole cores would do, from the CPU per request of both cases: twice
+    the work less what the workers cost each other. What the load takes of the cores is not in it.
+    """
+
+    name: str
+    rate: float
+    cores: float
+
+
+def scaling(one: Outcome, two: Outcome) -> list[Scaling]:
+    """Compare two cases that differ in nothing but their workers."""
+    found = []
+    for name in one.samples.keys() & two.samples.keys():
+        rates = [median(s.per_s for s in case.samples[name]) for case in (one, two)]
+        costs = [median(s.cpu_us_each for s in case.samples[name]) for case in (one, two)]
+        factor = two.case.workers / one.case.workers
+        found.append(Scaling(name, rates[1] / rates[0], factor * costs[0] / costs[1]))
+    return sorted(found, key=lambda scaling: list(one.samples).index(scaling.name))
+
+
 def faults(outcome: Outcome) -> list[str]:
     """Say what makes the numbers worthless: answers or requests that were not the work asked for."""
-    found = []
+    found = [f"{outcome.case.name}: {outcome.failure}"] if outcome.failure else []
     for name, rounds in outcome.samples.items():
         for count, what in (
             (sum(s.refused for s in rounds), "answers with a status of 400 or more"),
@@ -197,11 +233,13 @@ def doubts(outcome: Outcome) -> list[str]:
 def as_json(outcome: Outcome) -> dict[str, object]:
     """Return every sample and ratio, for a file."""
     samples = outcome.samples
-    ours, *others = samples
+    ours, *others = samples or [""]
     return {
         "case": outcome.case.name,
         "builds": outcome.builds,
         "notes": outcome.notes,
+        "figures": outcome.figures,
+        "failure": outcome.failure,
         "samples": {name: [asdict(s) for s in rounds] for name, rounds in samples.items()},
         "ratios": {
             name: {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.report import Outcome, doubts, faults, tables, verdicts
+from bench.report import Outcome, doubts, faults, scaling, tables, verdicts
 
 _HEAD = """\
 # Results of the bench
@@ -32,6 +32,16 @@ def render_results(about: dict[str, str], outcomes: Sequence[Outcome]) -> str:
     rows = _targets(outcomes)
     if len(rows) > 1:
         parts += ["## Targets", _table(rows)]
+    by_name = {outcome.case.name: outcome for outcome in outcomes}
+    if "workers-1" in by_name and "workers-2" in by_name:
+        rows = [
+            ["two workers over one", "requests/s", "work that two cores do, by CPU/request (target >= 1.8)"]
+        ]
+        rows += [
+            [one.name, f"{one.rate:.2f}", f"{one.cores:.2f}"]
+            for one in scaling(by_name["workers-1"], by_name["workers-2"])
+        ]
+        parts += ["## Scaling", "Load and backend share the two cores with the workers.", _table(rows)]
     for outcome in outcomes:
         medians, ratios = tables(outcome)
         parts += [

@@ -16,6 +16,7 @@ from bench.report import (
     rate_ratio,
     ratio_of,
     render,
+    scaling,
     verdicts,
 )
 from bench.results import render_results
@@ -115,3 +116,29 @@ def test_latencies_and_memory_have_ceilings(case: str, field: str, met: float, m
         ours, theirs = replace(_SAMPLE, **{field: figure}), _SAMPLE
         (verdict, *_) = verdicts(_outcome({"authgate": [ours], "nginx+lua": [theirs]}, CASES[case]))
         assert verdict.is_met is wanted
+
+
+def test_scaling_is_by_rate_and_by_the_cost_of_a_request() -> None:
+    one = _outcome({"authgate": _rounds(20.0), "envoy": _rounds(50.0)}, CASES["workers-1"])
+    two = _outcome({"authgate": [replace(_SAMPLE, cpu_us_each=25.0, per_s=75_000.0)]}, CASES["workers-2"])
+    (only,) = scaling(one, two)
+    assert (only.name, only.rate, only.cores) == ("authgate", 1.5, 1.6)
+    assert "| authgate | 1.50 | 1.60 |" in render_results({}, [one, two])
+
+
+def test_figures_without_samples_are_judged_and_shown() -> None:
+    figures = {"authgate": {"load s": 21.0, "MB a worker": 400.0, "change live, p99 ms": 50.1}}
+    outcome = Outcome(CASES["consumers-1m"], {}, [], {}, figures)
+    assert [v.is_met for v in verdicts(outcome)] == [True, False, False]
+    assert "21.0" in render(outcome)
+    assert faults(outcome) == doubts(outcome) == []
+    assert as_json(outcome)["figures"] == figures
+
+
+def test_a_case_that_failed_has_nothing_but_its_failure() -> None:
+    outcome = Outcome(CASES["key"], {}, [], {}, failure="envoy ended by itself")
+    assert faults(outcome) == ["key: envoy ended by itself"]
+    assert {v.is_met for v in verdicts(outcome)} == {None}
+    assert "envoy ended by itself" in render_results({}, [outcome])
+    assert as_json(outcome)["samples"] == {}
+    assert render(outcome)
