@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q --no-input
 export PYTHON
 
 .NOTPARALLEL:
-.PHONY: help demo test test-compiled lint format docs fuzz fuzz-compiled bench bench-micro chaos locust clean
+.PHONY: help demo test test-compiled lint format docs fuzz fuzz-compiled bench bench-micro chaos faults locust clean
 
 help:
 	@echo 'make demo     a gateway, a backend and a key to try, on 127.0.0.1:8080'
@@ -22,6 +22,7 @@ help:
 	@echo 'make bench    the gateway against nginx, HAProxy and Envoy (ARGS="--cases key,tls")'
 	@echo 'make bench-micro   the steps of a request in nanoseconds, without sockets (ARGS="--against HEAD~1")'
 	@echo 'make chaos    numbered requests while backends are killed and lie (ARGS="--seed 2")'
+	@echo 'make faults   what a node loses when it, a backend or Redis is hurt under load (ARGS="redis gone")'
 	@echo 'make locust   a realistic load on a running demo (ARGS="--headless -u 50 -r 10 -t 60s")'
 	@echo 'make clean    remove what make made'
 
@@ -92,6 +93,9 @@ bench-micro: $(VENV)/.run $(VENV)/.compile
 
 chaos: $(VENV)/.run
 	@exec $(BIN)/python -m bench.chaos $(ARGS)
+
+faults: $(VENV)/.run
+	@exec $(BIN)/python -m bench.faults $(ARGS)
 
 locust: $(VENV)/.bench
 	@exec $(BIN)/locust -f bench/locustfile.py --host http://127.0.0.1:8080 $(ARGS)

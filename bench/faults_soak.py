@@ -197,13 +197,15 @@ async def _reload_and_edit(
 def _judge_growth(outcome: Outcome, samples: list[Held], *, timed: bool) -> None:
     """Compare the medians of the second and of the last fifth of the run."""
     fifth = len(samples) // 5
-    second, last = samples[fifth : 2 * fifth], samples[-fifth:]
+    parts = [samples[at * fifth : (at + 1) * fifth] for at in range(5)]
 
     def medians(name: str, of: Callable[[Held], float], factor: float, more: float) -> None:
-        early, late = (statistics.median(of(held) for held in part) for part in (second, last))
+        median = [statistics.median(of(held) for held in part) for part in parts]
+        early, late = median[1], median[-1]
         bound = early * factor + more
         outcome.notes.append(
-            f"{name}: median {early:.1f} in the second fifth, {late:.1f} in the last (bound {bound:.1f})"
+            f"{name}: medians of the fifths of the run {', '.join(f'{one:.1f}' for one in median)}; the last may be "
+            f"{bound:.1f}"
         )
         outcome.require(late <= bound or not timed, f"{name} not flat: {early:.1f}, later {late:.1f}")
 
