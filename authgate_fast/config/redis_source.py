@@ -55,6 +55,10 @@ __all__ = ["RedisSource", "RedisUrlError"]
 COMPARE_INTERVAL_S = 60.0
 COLLECT_S = 0.002
 """How long changed keys are gathered: a pipeline of many writes becomes one change."""
+REST = 3.0
+"""A change that follows another waits for so many times as long as that one took: all routes of a gateway are compiled
+anew for one of them, and a stream of such changes must leave most of a worker to the requests."""
+MAX_REST_S = 0.1
 SETTLE_S = 0.5
 """The same while an empty Redis is being filled again: half of a configuration is worse than the old one."""
 MAX_SETTLE_S = 5.0
@@ -245,6 +249,7 @@ class RedisSource:
         self._outcome.set()
         loop = asyncio.get_running_loop()
         compare_at = loop.time() + self._compare_interval_s
+        rested_at = 0.0
         while True:
             now = loop.time()
             if now >= compare_at:
@@ -257,16 +262,19 @@ class RedisSource:
             except TimeoutError:
                 await reader.call("PING")
                 continue
-            await self._gather()
+            await self._gather(rested_at)
+            begun = loop.time()
             if self._is_flushed or self.suspect_empty:
                 await self._read_all(reader)
             else:
                 await self._read_changes(reader)
+            ended = loop.time()
+            rested_at = ended + min(REST * (ended - begun), MAX_REST_S)
 
-    async def _gather(self) -> None:
-        """Wait until a burst of writes is likely to be over."""
+    async def _gather(self, rested_at: float) -> None:
+        """Wait until a burst of writes is likely to be over, and requests have had their share of the loop."""
         if not self.suspect_empty:
-            await asyncio.sleep(COLLECT_S)
+            await asyncio.sleep(max(COLLECT_S, rested_at - asyncio.get_running_loop().time()))
             return
         end = time.monotonic() + MAX_SETTLE_S
         while self._wake.is_set() and not self._is_flushed and time.monotonic() < end:

@@ -289,3 +289,28 @@ async def test_a_user_with_the_rights_that_the_law_names_is_enough(
 def test_a_url_that_cannot_be_used_is_refused_at_once() -> None:
     with pytest.raises(RedisUrlError, match="redis://HOST:PORT"):
         RedisSource("http://127.0.0.1", Configuration())
+
+
+async def test_changes_without_end_leave_most_of_a_worker_to_its_requests(
+    redis_server: RedisServer, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    applied: list[int] = []
+    apply_steps = Configuration.apply_steps
+
+    def slow_steps(self: Configuration, changes: Any) -> Iterator[None]:
+        applied.append(len(changes))
+        time.sleep(0.02)  # what compiling many routes does to the loop
+        yield from apply_steps(self, changes)
+
+    monkeypatch.setattr(Configuration, "apply_steps", slow_steps)
+    put(client)
+    async with following(redis_server) as it:
+        begun_s = time.monotonic()
+        written = 0
+        while len(applied) < 4:
+            client.set(f"authgate:consumer:shop:c{written}", consumer(f"c{written}"))
+            written += 1
+            await asyncio.sleep(0.001)
+        elapsed_s = time.monotonic() - begun_s
+        assert elapsed_s > 3 * 3.0 * 0.02  # three rests, each three times as long as what went before
+        await eventually(lambda: it.accepts(f"c{written - 1}"))
