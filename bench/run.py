@@ -83,9 +83,9 @@ def _parser() -> argparse.ArgumentParser:
         help="which cases, with commas between (default: all)",
     )
     parser.add_argument("--list", action="store_true", help="say which cases there are, and end")
-    parser.add_argument("--rounds", type=_between(1, 100), default=3, help="rounds (default 3)")
+    parser.add_argument("--rounds", type=_between(1, 100), default=5, help="rounds (default 5)")
     parser.add_argument(
-        "--seconds", type=_between(1, 600), default=2, help="of load per contestant and round (default 2)"
+        "--seconds", type=_between(1, 600), default=1, help="of load per contestant and round (default 1)"
     )
     parser.add_argument(
         "--peers",
