@@ -238,7 +238,7 @@ def _start_all(
         except BenchError as error:
             if name == OURS:
                 raise
-            outcome.notes.append(f"{name} cannot do this case: {str(error).splitlines()[0]}")
+            _leave_out(name, error, outcome)
             continue
         contestants.append(contestant)
     ours = contestants[0]
@@ -255,6 +255,10 @@ def _start_all(
     return contestants
 
 
+def _leave_out(name: str, error: BenchError, outcome: Outcome) -> None:
+    outcome.notes.append(f"{name} cannot do this case: {str(error).splitlines()[0]}")
+
+
 def _gateway(ground: Ground, name: str, source: Path) -> Contestant:
     start = CREDENTIALS.get(ground.case.auth)
     if start is not None:
@@ -267,7 +271,13 @@ def _sync(
 ) -> None:
     for name, source in sources.items():
         scene = sync.Scene(case.consumers, _SYNC_ROUTES, _SYNC_WRITES, source, proxy_cpus, load_cpus)
-        seen = sync.run(scene)
+        try:
+            seen = sync.run(scene)
+        except BenchError as error:
+            if name == OURS:
+                raise
+            _leave_out(name, error, outcome)
+            continue
         outcome.figures[name] = seen.figures()
         if seen.failures:
             outcome.notes.append(f"{name}: {seen.failures} of {seen.answers:,} answers were not 200")
