@@ -62,7 +62,7 @@ class BasicAuthenticator:
 
     __slots__ = (
         "_account_prefix", "_challenge", "_invalid", "_keyed", "_known", "_missing",
-        "consumers", "credential_fields", "endpoints", "keeps_lines", "reserved",
+        "consumers", "credential_fields", "endpoints", "hits", "keeps_lines", "misses", "reserved",
     )  # fmt: skip
 
     def __init__(self, gateway: str, realm: str, consumers: Consumers) -> None:
@@ -74,6 +74,8 @@ class BasicAuthenticator:
         self._account_prefix = gateway.encode("ascii") + b"/"
         self._keyed = blake2b(key=secrets.token_bytes(32), digest_size=32)
         self._known: dict[bytes, tuple[User, Identity]] = {}
+        self.hits = 0  # credentials that memory knew, and others
+        self.misses = 0
         self._challenge = f'WWW-Authenticate: Basic realm="{realm}", charset="UTF-8"\r\n'.encode("ascii")
         self._missing = Denial(
             Reason.CREDENTIALS_MISSING,
@@ -107,6 +109,7 @@ class BasicAuthenticator:
         if known is not None:
             user, identity = known
             if self.consumers.users.get(user.username) is user and identity.expires_at > now:
+                self.hits += 1
                 return identity
             del self._known[digest]
         return self._read(token, digest)
@@ -117,7 +120,13 @@ class BasicAuthenticator:
             return self._invalid
         username, password = credential
         user = self.consumers.users.get(username)
+        self.misses += 1
         return PasswordLookup(self, user, username, password, digest, self._account_prefix + username)
+
+    @property
+    def remembered(self) -> int:
+        """How many credentials are known as good."""
+        return len(self._known)
 
     def remember(self, digest: bytes, user: User, identity: Identity) -> None:
         """Keep a credential that was found to be good. Failures are not kept: guesses would fill the memory."""

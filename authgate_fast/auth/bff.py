@@ -87,7 +87,9 @@ class BffAuthenticator:
         "doubled",
         "endpoints",
         "gateway",
+        "hits",
         "keeps_lines",
+        "misses",
         "reserved",
         "sessions",
         "settings",
@@ -103,6 +105,8 @@ class BffAuthenticator:
         self.endpoints = ENDPOINTS
         self.sessions: dict[bytes, Session] = {}
         self.dead: dict[bytes, None] = {}
+        self.hits = 0  # sessions that memory could answer for, and cookies that the store was asked about
+        self.misses = 0
         self.check_s = min(CHECK_S, settings.idle_ttl_s / 4)
         self.touch_s = min(TOUCH_S, settings.idle_ttl_s / 4)
         # Any scheme but Basic, which would open a browser's own dialog (CONVENTIONS section 4).
@@ -155,9 +159,11 @@ class BffAuthenticator:
         if session is not None and now < session.good_until:
             identity = session.identity
             if identity is not None:
+                self.hits += 1
                 return identity
         if session is None and (digest in self.dead or not is_secret(cookie)):
             return self._refuse(head, self._ended)
+        self.misses += 1
         return SessionLookup(cookie, digest, head, is_guess=session is None)
 
     def current(self, identity: Identity, now: float) -> Identity | None:
@@ -186,6 +192,16 @@ class BffAuthenticator:
             return denial
         location = login_location(head.target)
         return Denial(denial.reason, why=denial.why, location=location, is_failure=denial.is_failure)
+
+    @property
+    def remembered(self) -> int:
+        """How many sessions are in memory."""
+        return len(self.sessions)
+
+    @property
+    def remembered_refusals(self) -> int:
+        """How many cookies are known to be worth nothing."""
+        return len(self.dead)
 
     def remember(self, digest: bytes, session: Session) -> None:
         """Keep a session that the store holds; the oldest goes when there are too many."""

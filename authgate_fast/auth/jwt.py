@@ -67,8 +67,8 @@ class JwtAuthenticator:
 
     __slots__ = (
         "_challenge", "_malformed", "_missing", "_remembered",
-        "access_ttl_s", "algorithm", "consumers", "credential_fields", "endpoints", "gateway", "held", "issuer",
-        "keeps_lines", "refresh_ttl_s", "reserved",
+        "access_ttl_s", "algorithm", "consumers", "credential_fields", "endpoints", "gateway", "held", "hits", "issuer",
+        "keeps_lines", "misses", "refresh_ttl_s", "reserved",
     )  # fmt: skip
 
     def __init__(
@@ -98,6 +98,8 @@ class JwtAuthenticator:
         self.algorithm = algorithm
         self.held = HeldKeys()
         self._remembered = self.held.verified
+        self.hits = 0  # tokens that memory knew, and others
+        self.misses = 0
         self._challenge = f'WWW-Authenticate: Bearer realm="{gateway}"'.encode("ascii")
         self._missing = Denial(
             Reason.CREDENTIALS_MISSING,
@@ -121,10 +123,12 @@ class JwtAuthenticator:
         if known is not None:
             identity, user, ends_at = known
             if ends_at > now and self.consumers.users.get(user.username) is user:
+                self.hits += 1
                 return identity
             del self._remembered[digest]
         if client.guess_wait_s(head, b"", now):
             return self._malformed  # the plan answers 429; no signature is checked for a guesser
+        self.misses += 1
         return self._judge(value, digest, now)
 
     def identify_again(self, presented: Presented, now: float) -> Identity | Denial:
@@ -209,6 +213,11 @@ class JwtAuthenticator:
         }
         token = sign(claims, key=key.key, kid=key.kid, algorithm=key.algorithm, kind=TOKEN_TYPE)
         return token, ends_at - issued_at
+
+    @property
+    def remembered(self) -> int:
+        """How many tokens are known as good."""
+        return len(self._remembered)
 
     @property
     def keys(self) -> dict[str, VerifyingKey] | None:

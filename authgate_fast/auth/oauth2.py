@@ -100,7 +100,9 @@ class OAuth2Authenticator:
         "_realm",
         "credential_fields",
         "endpoints",
+        "hits",
         "keeps_lines",
+        "misses",
         "reserved",
         "settings",
     )
@@ -112,6 +114,8 @@ class OAuth2Authenticator:
         self.reserved = b""
         self.endpoints = NO_ENDPOINTS
         self._cache = TokenCache()
+        self.hits = 0  # tokens that memory knew as good, and others
+        self.misses = 0
         self._keys: Mapping[str, VerifyingKey] = {}
         self._keys_until = 0.0
         self._asked_at = 0.0
@@ -137,6 +141,7 @@ class OAuth2Authenticator:
         digest = _sha256(value[_SCHEME_BYTES:]).digest() if value.startswith(b"Bearer ") else b""
         known = self._cache.good.get(digest)
         if known is not None and known[1] > now:
+            self.hits += 1
             return known[0]
         token = self._token(value)
         if isinstance(token, Denial):
@@ -145,14 +150,17 @@ class OAuth2Authenticator:
             digest = _sha256(token).digest()
             known = self._cache.good.get(digest)
             if known is not None and known[1] > now:
+                self.hits += 1
                 return known[0]
         if self.settings.introspect:
             if self._cache.refused.get(digest, 0.0) > now:
                 return self._refusal("the provider has said that the token is not active")
+            self.misses += 1
             return IntrospectionLookup(token, digest)
         # A check of a signature is work that a guesser could make us do: not beyond the limit (the plan answers 429).
         if client.guess_wait_s(head, b"", now):
             return self._refusal("too many failed checks from this address; the token was not looked at")
+        self.misses += 1
         if now >= self._keys_until:
             return self._ask_for_keys(token)
         return self._check(token, digest, now)
@@ -184,6 +192,16 @@ class OAuth2Authenticator:
         return self._realm + b', error="insufficient_scope", scope="%b"\r\n' % scopes
 
     # What the room ``lookup`` finds out
+
+    @property
+    def remembered(self) -> int:
+        """How many tokens are known as good."""
+        return len(self._cache.good)
+
+    @property
+    def remembered_refusals(self) -> int:
+        """How many tokens the provider need not be asked about again for a while."""
+        return len(self._cache.refused)
 
     @property
     def keys(self) -> Mapping[str, VerifyingKey]:

@@ -23,6 +23,7 @@ from authgate_fast.lookup.memory_store import MemoryStore
 from authgate_fast.lookup.resolver import Resolver
 from authgate_fast.observe.access_log import AccessLog
 from authgate_fast.observe.answer_metrics import access_log_metrics, answer_metrics
+from authgate_fast.observe.auth_metrics import auth_metrics
 from authgate_fast.observe.source_metrics import certificate_metrics, source_metrics
 from authgate_fast.observe.spans import Spans, span_metrics
 from authgate_fast.observe.worker_metrics import worker_metrics
@@ -324,6 +325,7 @@ class Worker:
         if self._tls is not None:
             families.append(certificate_metrics(self._tls.expiries()))
         families += answer_metrics(self._context.recorder)
+        families += auth_metrics(self._context.snapshot.gateways)
         if self._access_log is not None:
             families += access_log_metrics(self._access_log)
         if self._spans is not None:

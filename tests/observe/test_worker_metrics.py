@@ -143,7 +143,7 @@ async def test_the_page_about_metrics_names_all_of_them_and_no_other() -> None:
     named = set(re.findall(r"^\| `(authgate_[a-z_]+)`", page, re.MULTILINE))
     assert wanted <= named
     folder = Path(answer_metrics.__file__).parent
-    files = ("answer_metrics.py", "source_metrics.py", "spans.py")
+    files = ("answer_metrics.py", "auth_metrics.py", "source_metrics.py", "spans.py")
     answers = "".join((folder / name).read_text() for name in files)
     assert set(re.findall(r'"(authgate_[a-z_]+)"', answers)) <= named
     others = answers + "".join(path.read_text() for path in Path(server.__file__).parent.glob("*.py"))

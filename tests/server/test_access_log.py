@@ -89,6 +89,8 @@ def test_two_workers_log_and_count_each_request_once(config: Path, tmp_path: Pat
             frozenset(): sum(int(str(entry["response_bytes"])) for entry in logged)
         }
         assert samples(gateway, "authgate_access_log_dropped_lines_total") == {frozenset(): 0}
+        _, metrics = gateway.get("/metrics", port=gateway.ops_port)
+        assert b"# TYPE authgate_auth_cache_hits_total counter\n" in metrics
         text = path.read_text()
         assert "secret" not in text
         assert "the-key" not in text
