@@ -32,7 +32,7 @@ def session_cookie(presented: Presented) -> bytes | None:
     """Return the value of the session cookie, None without one, `TWICE` if there are several."""
     if len(presented) == 1:
         name, value = presented[0]
-        if name == b"cookie" and value.startswith(_SESSION_START) and b";" not in value:
+        if name == b"cookie" and value.startswith(_SESSION_START) and value.find(b";") < 0:
             return value.removeprefix(_SESSION_START)  # the usual case: no other cookie
     return own_cookie(presented, SESSION_COOKIE)
 
@@ -70,7 +70,7 @@ def kept_cookie_lines(presented: Presented) -> bytes:
     """Return the Cookie lines without the gateway's own cookies; another credential field is not kept at all."""
     lines = b""
     for name, value in presented:
-        if name != b"cookie" or (value.startswith(OWN_PREFIX) and b";" not in value):
+        if name != b"cookie" or (value.startswith(OWN_PREFIX) and value.find(b";") < 0):
             continue  # the usual case: the gateway's own cookie and no other
         kept = _without_own(value) if OWN_PREFIX in value else value
         if kept:

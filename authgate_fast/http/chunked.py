@@ -45,6 +45,14 @@ def encode_chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
+def encode_pieces(pieces: list[bytes]) -> bytes:
+    """Frame pieces as one chunk, with one copy of each; there must be a byte in them."""
+    size = 0
+    for piece in pieces:
+        size += len(piece)
+    return b"".join([b"%x\r\n" % size, *pieces, b"\r\n"])
+
+
 LAST_CHUNK: Final = b"0\r\n\r\n"
 
 

@@ -199,8 +199,10 @@ class RequestHead:
         """Return the values of an end-to-end field, given by its lower-case name, after `read`."""
         found = []
         size = len(wanted)
+        first = wanted[0] | 0x20
         for line in self.lines:
-            if line[size : size + 1] == b":" and lower(line[:size]) == wanted:
+            # The first letter rules out nearly all; of letters, 0x20 is the case.
+            if line[0] | 0x20 == first and line[size : size + 1] == b":" and lower(line[:size]) == wanted:
                 found.append(line[size + 1 :].strip(b" \t\r\n"))
         return found
 

@@ -179,6 +179,12 @@ class ResponseHead:
         return self.content_length < 0 or size <= self.content_length
 
 
+def has_own_cookies(block: bytes) -> bool:
+    """Tell whether a `ResponseHead.block` may set a cookie of the gateway's own: if so, its lines are looked at."""
+    # Not `in`: that takes the bytes for a number first, and costs three times as much.
+    return block.find(OWN_COOKIES) >= 0
+
+
 def without_own_cookies(block: bytes) -> bytes:
     """Return a `ResponseHead.block` without the Set-Cookie lines that would set a cookie of the gateway's own.
 

@@ -16,12 +16,18 @@ import orjson
 if TYPE_CHECKING:
     from authgate_fast.http.trace_context import Trace
 
-# What may stand in a JSON string as it is.
-_is_plain: Final = re.compile(rb"[ !#-\[\]-~]*").fullmatch
-# What may stand between the quotes of a combined line as it is; as Apache does, the rest is written \xhh.
+# What may stand in a JSON string as it is, and between the quotes of a combined line.
+_PLAIN: Final = bytes(byte for byte in range(0x20, 0x7F) if byte not in b'"\\')
+# As Apache does, the rest is written \xhh in a combined line.
 _unplain: Final = re.compile(rb"[^ !#-\[\]-~]")
 MAX_TEXT_BYTES: Final = 1_024
 """A path, a user agent or a referrer is cut here: a log line is no place for 8 KiB of somebody's target."""
+MEMO_TEXTS: Final = 1_024
+MEMO_TEXT_BYTES: Final = 256
+"""Texts whose JSON strings are remembered, and how long they may be: below a megabyte."""
+_texts: Final[dict[bytes, str]] = {}
+_names: Final[dict[str, str]] = {}
+_THOUSANDTHS: Final = [f"{number:03}" for number in range(1_000)]
 
 
 class Entry:
@@ -96,22 +102,22 @@ class Clock:
 
     def __init__(self) -> None:
         self._second = -1
-        self._iso = b""
+        self._iso = ""
         self._combined = b""
 
     def _turn(self, second: int) -> None:
         if second != self._second:
             self._second = second
             when = gmtime(second)
-            self._iso = strftime("%Y-%m-%dT%H:%M:%S", when).encode("ascii")
+            self._iso = strftime("%Y-%m-%dT%H:%M:%S", when)
             self._combined = strftime("%d/", when).encode("ascii") + _MONTHS[when.tm_mon - 1]
             self._combined += strftime("/%Y:%H:%M:%S +0000", when).encode("ascii")
 
-    def iso(self, wall_s: float) -> bytes:
+    def iso(self, wall_s: float) -> str:
         """Return a moment as RFC 3339 writes it, in UTC, to the millisecond."""
         milliseconds = int(wall_s * 1_000)  # a float, not protocol text
         self._turn(milliseconds // 1_000)
-        return b"%b.%03dZ" % (self._iso, milliseconds % 1_000)
+        return f"{self._iso}.{_THOUSANDTHS[milliseconds % 1_000]}Z"
 
     def combined(self, wall_s: float) -> bytes:
         """Return a moment as the common log format writes it."""
@@ -138,37 +144,22 @@ _MONTHS: Final = (
 def json_line(entry: Entry, clock: Clock) -> bytes:
     """Write an entry as one JSON object and a line feed."""
     trace = entry.trace
+    upstream_ms = "null" if entry.upstream_s < 0 else _milliseconds(entry.upstream_s)
+    trace_id = ""
+    if trace is not None and trace.trace_id:
+        trace_id = f',"trace_id":"{trace.trace_id.decode("ascii")}"'
+    # One f-string: compiled, it is written in one go, without a parser of formats.
     return (
-        b'{"time":"%b","request_id":"%b","client":"%b","gateway":"%b","route":"%b","service":"%b","consumer":%b,'
-        b'"credential_id":%b,"method":%b,"host":%b,"path":%b,"protocol":"%b","status":%d,"outcome":"%b","code":"%b",'
-        b'"request_bytes":%d,"response_bytes":%d,"duration_ms":%.3f,"upstream":%b,"upstream_ms":%b,"retries":%d,'
-        b'"user_agent":%b%b}\n'
-        % (
-            clock.iso(entry.wall_s),
-            entry.request_id,
-            entry.client.encode("ascii", "replace"),
-            entry.gateway.encode("ascii"),
-            entry.route.encode("ascii"),
-            entry.service.encode("ascii"),
-            _quoted(entry.consumer.encode("utf-8", "replace")),
-            _quoted(entry.credential.encode("utf-8", "replace")),
-            _quoted(entry.method),
-            _quoted(entry.host),
-            _quoted(entry.path),
-            entry.protocol,
-            entry.status,
-            entry.outcome,
-            entry.code,
-            entry.request_bytes,
-            entry.response_bytes,
-            entry.duration_s * 1_000,
-            _quoted(entry.upstream.encode("ascii", "replace")),
-            b"null" if entry.upstream_s < 0 else b"%.3f" % (entry.upstream_s * 1_000),
-            entry.retries,
-            _quoted(entry.agent),
-            b',"trace_id":"%b"' % trace.trace_id if trace is not None and trace.trace_id else b"",
-        )
-    )
+        f'{{"time":"{clock.iso(entry.wall_s)}","request_id":"{entry.request_id.decode("ascii")}",'
+        f'"client":{_quoted_name(entry.client)},"gateway":"{entry.gateway}","route":"{entry.route}",'
+        f'"service":"{entry.service}","consumer":{_quoted_name(entry.consumer)},'
+        f'"credential_id":{_quoted_name(entry.credential)},"method":{_quoted(entry.method)},'
+        f'"host":{_quoted(entry.host)},"path":{_quote(entry.path)},"protocol":{_quoted(entry.protocol)},'
+        f'"status":{entry.status},"outcome":{_quoted(entry.outcome)},"code":{_quoted(entry.code)},'
+        f'"request_bytes":{entry.request_bytes},"response_bytes":{entry.response_bytes},'
+        f'"duration_ms":{_milliseconds(entry.duration_s)},"upstream":{_quoted_name(entry.upstream)},'
+        f'"upstream_ms":{upstream_ms},"retries":{entry.retries},"user_agent":{_quoted(entry.agent)}{trace_id}}}\n'
+    ).encode()
 
 
 def combined_line(entry: Entry, clock: Clock) -> bytes:
@@ -188,15 +179,47 @@ def combined_line(entry: Entry, clock: Clock) -> bytes:
     )
 
 
-def _quoted(text: bytes) -> bytes:
+def _milliseconds(seconds: float) -> str:
+    """Write a duration in milliseconds, to the microsecond."""
+    microseconds = int(seconds * 1e6 + 0.5)  # a float, not protocol text
+    return f"{microseconds // 1_000}.{_THOUSANDTHS[microseconds % 1_000]}"
+
+
+def _quoted(text: bytes) -> str:
+    """Return the JSON string of a text that is likely in many lines, such as a user agent: it is remembered."""
+    known = _texts.get(text)
+    if known is None:
+        known = _quote(text)
+        if len(text) <= MEMO_TEXT_BYTES:
+            if len(_texts) >= MEMO_TEXTS:
+                _texts.clear()
+            _texts[text] = known
+    return known
+
+
+def _quoted_name(name: str) -> str:
+    """Do what `_quoted` does, for a name of ours or an address."""
+    known = _names.get(name)
+    if known is None:
+        known = _quote(name.encode("utf-8", "replace"))
+        if len(name) <= MEMO_TEXT_BYTES:
+            if len(_names) >= MEMO_TEXTS:
+                _names.clear()
+            _names[name] = known
+    return known
+
+
+def _quote(text: bytes) -> str:
     """Return a JSON string."""
     if len(text) > MAX_TEXT_BYTES:
         text = text[:MAX_TEXT_BYTES]
-    if _is_plain(text) is not None:
-        return b'"%b"' % text
-    return orjson.dumps(text.decode("utf-8", "replace"))
+    if not text.translate(None, _PLAIN):
+        return f'"{text.decode("ascii")}"'
+    return orjson.dumps(text.decode("utf-8", "replace")).decode()
 
 
 def _bare(text: bytes) -> bytes:
     """Return what may stand between two quotes of a combined line."""
+    if len(text) <= MAX_TEXT_BYTES and not text.translate(None, _PLAIN):
+        return text
     return _unplain.sub(lambda match: b"\\x%02x" % match.group()[0], text[:MAX_TEXT_BYTES])

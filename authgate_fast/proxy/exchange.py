@@ -11,10 +11,10 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from authgate_fast.errors import Reason
-from authgate_fast.http.chunked import LAST_CHUNK, ChunkedDecoder, FramingError, encode_chunk
+from authgate_fast.http.chunked import LAST_CHUNK, ChunkedDecoder, FramingError, encode_pieces
 from authgate_fast.http.problem import CONTINUE, STATUS_STARTS
 from authgate_fast.http.request import IDEMPOTENT
-from authgate_fast.http.response import OWN_COOKIES, says_who_may_cache, without_own_cookies
+from authgate_fast.http.response import has_own_cookies, says_who_may_cache, without_own_cookies
 from authgate_fast.http.upgrade import switch_problem
 from authgate_fast.proxy.access import lost_access
 from authgate_fast.proxy.own_answers import exchange_refused
@@ -199,13 +199,13 @@ class Exchange:
                 self.context.counters.hit(decoder.limit)
             self.refuse(Reason.BAD_REQUEST, str(error))
             return b""
-        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        self.body_bytes += len(body)
+        for piece in pieces:
+            self.body_bytes += len(piece)
         limit = self.forward.route.settings.max_body_bytes
         if limit is not None and self.body_bytes > limit:
             self.refuse(Reason.BODY_TOO_LARGE, "a chunked body over the limit")
             return b""
-        out = encode_chunk(body) if body else b""
+        out = encode_pieces(pieces) if pieces else b""
         if decoder.done:
             out += LAST_CHUNK
             if used < len(data):
@@ -237,7 +237,7 @@ class Exchange:
         """Pass on a 1xx other than 100 and 101, for instance 103 Early Hints (RFC 9110 section 15.2)."""
         if self.head.minor == 1:
             block = response.block
-            if OWN_COOKIES in block:
+            if has_own_cookies(block):
                 block = without_own_cookies(block)
             self.downstream.write(b"%b%b\r\n" % (STATUS_STARTS[response.status], block))
 
@@ -252,7 +252,7 @@ class Exchange:
         if not self.request_done or self.context.draining:
             self.close_after = True
         block = response.block
-        if OWN_COOKIES in block:
+        if has_own_cookies(block):
             block = without_own_cookies(block)
         identity = self.forward.identity
         if identity is not None and identity.session is not None and not says_who_may_cache(block):

@@ -17,6 +17,7 @@ from authgate_fast.http.chunked import (
     ChunkedDecoder,
     FramingError,
     encode_chunk,
+    encode_pieces,
 )
 from authgate_fast.http.head_start import response_start_problem
 from authgate_fast.http.response import ResponseHead
@@ -254,9 +255,10 @@ class Upstream:
                 exchange.downstream.write(head)
             self._fail(exchange, str(error))
             return
-        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        if self.chunk_out:
-            body = encode_chunk(body) if body else b""
+        if not self.chunk_out:
+            body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        else:
+            body = encode_pieces(pieces) if pieces else b""
             if decoder.done:
                 body += LAST_CHUNK
         if head or body:

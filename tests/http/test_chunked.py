@@ -15,6 +15,7 @@ from authgate_fast.http.chunked import (
     ChunkedDecoder,
     FramingError,
     encode_chunk,
+    encode_pieces,
 )
 from tests.http.second_opinion import read_chunked
 
@@ -221,6 +222,11 @@ def test_whole_chunks_in_one_read_are_passed_on_without_a_copy() -> None:
     data = b"x" * 100
     decoder.feed(data, pieces)
     assert pieces[0] is data
+
+
+@pytest.mark.parametrize("pieces", [[b"a"], [b"a" * 16, b"b"], [b"\r\n", b"0\r\n\r\n"], [b"x" * 300] * 9])
+def test_pieces_become_one_chunk(pieces: list[bytes]) -> None:
+    assert encode_pieces(pieces) == encode_chunk(b"".join(pieces))
 
 
 def test_after_the_end_nothing_is_taken() -> None:

@@ -7,7 +7,16 @@ import re
 
 import pytest
 
-from authgate_fast.proxy.access_line import MAX_TEXT_BYTES, Clock, Entry, combined_line, json_line
+from authgate_fast.proxy import access_line
+from authgate_fast.proxy.access_line import (
+    MAX_TEXT_BYTES,
+    MEMO_TEXT_BYTES,
+    MEMO_TEXTS,
+    Clock,
+    Entry,
+    combined_line,
+    json_line,
+)
 
 HOSTILE = [
     b'"',
@@ -93,6 +102,37 @@ def test_what_a_client_sent_neither_ends_a_json_line_nor_forges_a_field(name: st
     assert read[key] == text[:MAX_TEXT_BYTES].decode("utf-8", "replace")
 
 
+def test_remembered_texts_are_bounded_and_stay_right() -> None:
+    for number in range(3 * MEMO_TEXTS):
+        made = entry(agent=b"agent/%d" % number, consumer=f"consumer-{number}")
+        for _ in range(2):
+            read = json.loads(json_line(made, Clock()))
+            assert (read["user_agent"], read["consumer"]) == (f"agent/{number}", f"consumer-{number}")
+    assert 0 < len(access_line._texts) <= MEMO_TEXTS
+    assert 0 < len(access_line._names) <= MEMO_TEXTS
+
+
+def test_neither_a_path_nor_a_long_text_is_remembered() -> None:
+    made = entry(path=b"/reset/one-time-token", agent=b"b" * (MEMO_TEXT_BYTES + 1))
+    assert json.loads(json_line(made, Clock()))["path"] == "/reset/one-time-token"
+    assert made.path not in access_line._texts
+    assert made.agent not in access_line._texts
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "0.000"),
+        (0.0000004, "0.000"),
+        (0.0000006, "0.001"),
+        (0.9999996, "1000.000"),
+        (61.002003, "61002.003"),
+    ],
+)
+def test_a_duration_is_in_milliseconds_to_the_microsecond(seconds: float, text: str) -> None:
+    assert f'"duration_ms":{text},'.encode() in json_line(entry(duration_s=seconds), Clock())
+
+
 def test_names_of_callers_may_hold_anything() -> None:
     read = json.loads(json_line(entry(consumer='a"b\n', credential="ключ"), Clock()))
     assert (read["consumer"], read["credential_id"]) == ('a"b\n', "ключ")
@@ -123,6 +163,6 @@ def test_what_a_client_sent_neither_ends_a_combined_line_nor_a_quoted_part(name:
 
 def test_the_second_is_written_anew_when_it_changes() -> None:
     clock = Clock()
-    assert clock.iso(1_700_000_000.9994) == b"2023-11-14T22:13:20.999Z"
-    assert clock.iso(1_700_000_001.0) == b"2023-11-14T22:13:21.000Z"
+    assert clock.iso(1_700_000_000.9994) == "2023-11-14T22:13:20.999Z"
+    assert clock.iso(1_700_000_001.0) == "2023-11-14T22:13:21.000Z"
     assert clock.combined(1_700_000_002.5) == b"14/Nov/2023:22:13:22 +0000"
