@@ -58,7 +58,8 @@ COLLECT_S = 0.002
 REST = 3.0
 """A change that follows another waits for so many times as long as that one took: all routes of a gateway are compiled
 anew for one of them, and a stream of such changes must leave most of a worker to the requests."""
-MAX_REST_S = 0.1
+MAX_REST_S = 0.025
+"""A change is to be live within 50 ms, also in a stream of them."""
 SETTLE_S = 0.5
 """The same while an empty Redis is being filled again: half of a configuration is worse than the old one."""
 MAX_SETTLE_S = 5.0

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Literal
 
 from authgate_fast.config.authenticators import auth_key, make_authenticator
@@ -215,9 +215,10 @@ class Configuration:
         """Change credentials in place, document by document; a snapshot has no part in it."""
         if not news:
             return
-        # Departures first: a key that moves from one consumer to another is then no clash.
-        news.sort(key=_departures_first)
-        pending = iter(news)
+        # Departures first: a key that moves from one consumer to another is then no clash. By names within a gateway,
+        # so that all workers agree on who was first; a million names sort in a second, a million keys in many.
+        news.sort(key=_consumer_name)
+        pending = chain((one for one in news if one[1] is None), (one for one in news if one[1] is not None))
         has_changed = False
         try:
             while chunk := list(islice(pending, STEP)):
@@ -397,6 +398,10 @@ class Configuration:
         house = self._houses.get(gateway)
         if house is not None and house.is_empty:
             del self._houses[gateway]
+
+
+def _consumer_name(item: tuple[DocumentKey, Raw]) -> str:
+    return item[0].name
 
 
 def _departures_first(item: tuple[DocumentKey, Raw]) -> tuple[bool, DocumentKey]:
