@@ -19,7 +19,7 @@ PUBLIC_PREFIX = "/api/v1"
 CONSUMERS = 10_000
 DISTINCT_REQUESTS = 1_000
 SEEN_ITEM = "seen"
-SEEN_PATH = f"/resource-007/items/{SEEN_ITEM}"
+SEEN_PATH = f"/resource-001/items/{SEEN_ITEM}"
 """A path, as the backend sees it, that answers what arrived there; only the check before the load uses it."""
 
 _FIELDS = ("User-Agent: mobile-app/4.2 (bench)", "Accept: application/json", "Accept-Encoding: gzip")

@@ -58,7 +58,7 @@ def test_every_request_is_different_reads_one_secure_route_and_has_a_good_key() 
 
 def test_the_checked_path_is_one_of_the_routes_under_load() -> None:
     (route,) = _matches(PUBLIC_PREFIX + SEEN_PATH)
-    assert route["target_path"] == "/resource-007/items/{id}"
+    assert route["target_path"] == "/resource-001/items/{id}"
 
 
 def test_the_backend_answers_about_200_bytes_that_nginx_takes_literally() -> None:
