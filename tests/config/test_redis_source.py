@@ -299,7 +299,7 @@ async def test_changes_without_end_leave_most_of_a_worker_to_its_requests(
 
     def slow_steps(self: Configuration, changes: Any) -> Iterator[None]:
         applied.append(len(changes))
-        time.sleep(0.02)  # what compiling many routes does to the loop
+        time.sleep(0.008)  # what compiling many routes does to the loop
         yield from apply_steps(self, changes)
 
     monkeypatch.setattr(Configuration, "apply_steps", slow_steps)
@@ -312,5 +312,5 @@ async def test_changes_without_end_leave_most_of_a_worker_to_its_requests(
             written += 1
             await asyncio.sleep(0.001)
         elapsed_s = time.monotonic() - begun_s
-        assert elapsed_s > 3 * 3.0 * 0.02  # three rests, each three times as long as what went before
+        assert elapsed_s > 3 * 3.0 * 0.008  # three rests, each three times as long as what went before
         await eventually(lambda: it.accepts(f"c{written - 1}"))
