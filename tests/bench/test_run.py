@@ -125,24 +125,26 @@ def test_a_missing_tool_is_named_with_the_packages_before_anything_starts(monkey
     assert "apt-get install nginx libnginx-mod-http-lua haproxy wrk" in error
 
 
-def _peers_here() -> bool:
+def _is_here(peer: str) -> bool:
     try:
-        for tool in ("nginx", "haproxy", "wrk"):
-            find_tool(tool)
-        lua_modules()
-        find_envoy()
+        find_tool("wrk")
+        if peer == "nginx":
+            find_tool("nginx")
+            lua_modules()
+        elif peer == "envoy":
+            find_envoy()
+        else:
+            find_tool(peer)
     except MissingToolError:
         return False
     return len(os.sched_getaffinity(0)) > 1
 
 
-needs_peers = pytest.mark.skipif(
-    not _peers_here(), reason="needs nginx with Lua, HAProxy, Envoy, wrk and two cores"
-)
+def _needs(peer: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(not _is_here(peer), reason=f"needs {peer}, wrk and two cores")
 
 
-@needs_peers
-@pytest.mark.parametrize("peer", PEERS)
+@pytest.mark.parametrize("peer", [pytest.param(peer, marks=_needs(peer)) for peer in PEERS])
 @pytest.mark.parametrize("name", ["key", "public", "jwt", "basic", "bff", "tls-both", "echo", "workers-2"])
 def test_the_real_peers_do_the_work_of_each_kind_of_case(tmp_path, name: str, peer: str) -> None:
     case, cpus = CASES[name], os.sched_getaffinity(0)
@@ -161,7 +163,7 @@ def test_the_real_peers_do_the_work_of_each_kind_of_case(tmp_path, name: str, pe
 
 
 @pytest.mark.slow
-@needs_peers
+@_needs("haproxy")
 def test_a_whole_run_has_no_error_and_writes_its_results(tmp_path) -> None:
     samples, results = tmp_path / "samples.json", tmp_path / "results.md"
     arguments = ["--cases", "key", "--peers", "haproxy", "--rounds", "1", "--seconds", "1"]
