@@ -46,10 +46,12 @@ def encode_chunk(data: bytes) -> bytes:
 
 
 def encode_pieces(pieces: list[bytes]) -> bytes:
-    """Frame pieces as one chunk, with one copy of each; there must be a byte in them."""
+    """Frame pieces as one chunk, with one copy of each; b"" without a byte, for an empty chunk ends the body."""
     size = 0
     for piece in pieces:
         size += len(piece)
+    if not size:
+        return b""
     return b"".join([b"%x\r\n" % size, *pieces, b"\r\n"])
 
 

@@ -205,7 +205,7 @@ class Exchange:
         if limit is not None and self.body_bytes > limit:
             self.refuse(Reason.BODY_TOO_LARGE, "a chunked body over the limit")
             return b""
-        out = encode_pieces(pieces) if pieces else b""
+        out = encode_pieces(pieces)
         if decoder.done:
             out += LAST_CHUNK
             if used < len(data):

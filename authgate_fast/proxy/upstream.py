@@ -258,7 +258,7 @@ class Upstream:
         if not self.chunk_out:
             body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         else:
-            body = encode_pieces(pieces) if pieces else b""
+            body = encode_pieces(pieces)
             if decoder.done:
                 body += LAST_CHUNK
         if head or body:

@@ -229,6 +229,11 @@ def test_pieces_become_one_chunk(pieces: list[bytes]) -> None:
     assert encode_pieces(pieces) == encode_chunk(b"".join(pieces))
 
 
+@pytest.mark.parametrize("pieces", [[], [b""], [b"", b""]])
+def test_no_byte_is_no_chunk_for_an_empty_one_would_end_the_body(pieces: list[bytes]) -> None:
+    assert encode_pieces(pieces) == b""
+
+
 def test_after_the_end_nothing_is_taken() -> None:
     decoder = ChunkedDecoder()
     assert decoder.feed(LAST_CHUNK, []) == len(LAST_CHUNK)
