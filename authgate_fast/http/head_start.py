@@ -21,26 +21,33 @@ _REQUEST_LINE_EXTRA: Final = 64  # a method, two spaces, a version and the end o
 
 
 def start_problem(data: bytes, looked_at: int, max_head_bytes: int, max_target_bytes: int) -> Reason | None:
-    """Return why an unfinished head must be refused already, or None. Its first `looked_at` bytes were good."""
-    if _BARE_LINE_END.search(data, max(looked_at - 1, 0)):
+    """Return why the beginning of a head must be refused already, or None. Its first `looked_at` bytes were good.
+
+    What comes first decides, so that the answer is the same however the bytes were cut into reads: behind a limit
+    nothing is looked at any more.
+    """
+    reason: Reason | None = None
+    end = max_head_bytes
+    if is_line_too_long(data, max_target_bytes):
+        reason = Reason.TARGET_TOO_LONG
+        end = min(end, max_target_bytes + _REQUEST_LINE_EXTRA)
+    elif len(data) > max_head_bytes:
+        reason = Reason.HEAD_TOO_LARGE
+    if _BARE_LINE_END.search(data, max(looked_at - 1, 0), end):
         return Reason.BAD_REQUEST
-    if len(data) > max_head_bytes or (
-        len(data) > max_target_bytes + _REQUEST_LINE_EXTRA and b"\n" not in data
-    ):
-        return what_is_too_large(data, max_target_bytes)
-    return None
+    return reason
+
+
+def is_line_too_long(data: bytes, max_target_bytes: int) -> bool:
+    """Tell whether the request line at the beginning of `data` is longer than any that can be served."""
+    most = max_target_bytes + _REQUEST_LINE_EXTRA
+    return len(data) > most and data.find(b"\n", 0, most) == -1
 
 
 def new_first_line(data: bytes, looked_at: int) -> bytes:
     """Return the request line with its CRLF if it has become whole behind the first `looked_at` bytes, else b""."""
     end = data.find(b"\r\n")
     return data[: end + 2] if end + 1 >= max(looked_at, 1) else b""
-
-
-def what_is_too_large(data: bytes, max_target_bytes: int) -> Reason:
-    """Tell a request line that is too long from fields that are too many or too long."""
-    line_end = data.find(b"\n", 0, max_target_bytes + _REQUEST_LINE_EXTRA)
-    return Reason.TARGET_TOO_LONG if line_end == -1 else Reason.HEAD_TOO_LARGE
 
 
 def response_start_problem(data: bytes, looked_at: int, max_head_bytes: int) -> str | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from authgate_fast.decision import Client, Refusal
 from authgate_fast.errors import Reason
-from authgate_fast.http.head_start import new_first_line, start_problem, what_is_too_large
+from authgate_fast.http.head_start import is_line_too_long, new_first_line, start_problem
 from authgate_fast.http.request import RequestHead
 from authgate_fast.plan import plan
 from authgate_fast.proxy.acting import act, answered, looked_up
@@ -181,8 +181,11 @@ class Downstream:
                     self._await_head(data, looked_at)
                 break
             end = len(start) + 4
-            if end > self.context.limits.max_head_bytes:
-                self._refuse_start(what_is_too_large(data, self.context.limits.max_target_bytes), data)
+            limits = self.context.limits
+            if end > limits.max_target_bytes and (
+                end > limits.max_head_bytes or is_line_too_long(data, limits.max_target_bytes)
+            ):
+                self._refuse_start(self._start_problem(data, looked_at) or Reason.HEAD_TOO_LARGE, data)
                 break
             self._begin(data[:end] if rest else data, rest)
             data = self.buffer
@@ -211,12 +214,7 @@ class Downstream:
 
     def _await_head(self, data: bytes, looked_at: int) -> None:
         """Keep an unfinished head, unless it can no longer become a good one."""
-        limits = self.context.limits
-        reason = start_problem(data, looked_at, limits.max_head_bytes, limits.max_target_bytes)
-        if reason is None:
-            line = new_first_line(data, looked_at)
-            if line:  # what can be no request, such as HTTP/0.9, is not waited for
-                reason = self.context.request_reader.start_problem(line)
+        reason = self._start_problem(data, looked_at)
         if reason is not None:
             self._refuse_start(reason, data)
             return
@@ -226,6 +224,19 @@ class Downstream:
             self.phase = HEAD
             if data != b"\r":  # half an empty line is no progress either
                 self.since_s = self.context.now_s
+
+    def _start_problem(self, data: bytes, looked_at: int) -> Reason | None:
+        """Judge the beginning of a head as if it had come byte by byte: first its first line, then what follows."""
+        limits = self.context.limits
+        line = new_first_line(data, looked_at)
+        if line and not is_line_too_long(data, limits.max_target_bytes):
+            # What can be no request, such as HTTP/0.9, is not waited for.
+            problem = start_problem(line, looked_at, limits.max_head_bytes, limits.max_target_bytes)
+            if problem is None:
+                problem = self.context.request_reader.start_problem(line)
+            if problem is not None:
+                return problem
+        return start_problem(data, looked_at, limits.max_head_bytes, limits.max_target_bytes)
 
     def _refuse_start(self, reason: Reason, data: bytes) -> None:
         """Refuse what cannot become a good head any more."""

@@ -20,7 +20,9 @@ EITHER = "either"
 USUAL = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
 NEVER = frozenset((b"CONNECT", b"TRACE"))
 _usual_path = re.compile(rb"(?:/[A-Za-z0-9_~.=,@:+!$&'()*-]*)+").fullmatch
-_usual_host = re.compile(rb"[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*(?::[0-9]{1,4})?").fullmatch
+_usual_host = re.compile(
+    rb"[A-Za-z0-9][A-Za-z0-9-]{0,62}(?:\.[A-Za-z0-9][A-Za-z0-9-]{0,62})*(?::[0-9]{1,4})?"
+).fullmatch
 _LAYERS = 6
 
 

@@ -21,7 +21,7 @@ OURS = frozenset(
      b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-request-id")
 )  # fmt: skip
 """What only the gateway writes."""
-_FOLD = bytes.maketrans(b"_.", b"--")
+_FOLD = bytes.maketrans(b"!#$%&'*+.^_`|~", b"--------------")
 # What a client may not tell a backend, in any spelling; a field that is not one of them must go on.
 _claim = re.compile(
     rb"x-(?:consumer|user|authenticated|forwarded|original)(?:-.*)?|x-(?:credential|auth-request|client-cert)-.*|x-(?:gateway|client|tenant|request)-id|x-anonymous-consumer|forwarded|"

@@ -35,6 +35,18 @@ def _own(fields: bytes, body: bytes) -> bytes:
 
 _CHUNKED = b"Transfer-Encoding: chunked\r\n"
 CASES: dict[str, bytes] = {
+    # two faults: the one that comes first is told, however the bytes are cut
+    "bad-line-and-too-large": b"HEAD http://a#b.test/ HTTP/1.1\r\nHost: shop.test\r\nX-Long: %b\r\n\r\n" % (b"l" * 5_000) + NEXT,
+    "foreign-method-and-too-large": b"SETUP /p/a HTTP/1.1\r\nHost: shop.test\r\nX-Long: %b\r\n\r\n" % (b"l" * 5_000) + NEXT,
+    "bad-byte-and-too-large": b"GET /p/a HTTP/1.1\r\nHost: shop.test\r\nX: \x01\r\nX-Long: %b\r\n\r\n" % (b"l" * 5_000) + NEXT,
+    "too-large-and-bad-byte": b"GET /p/a HTTP/1.1\r\nHost: shop.test\r\nX-Long: %b\r\nX: \x01\r\n\r\n" % (b"l" * 5_000) + NEXT,
+    "too-long-and-bad-line": b"GET /p/%b HTTP/3.0\r\nHost: shop.test\r\n\r\n" % (b"l" * 2_000) + NEXT,
+    "bad-byte-and-too-long": b"GET /p/\x01%b HTTP/1.1\r\nHost: shop.test\r\n\r\n" % (b"l" * 2_000) + NEXT,
+    "other-version-and-bad-byte": b"GET /p/a HTTP/3.0\r\nHost: shop.test\r\nX: \x01\r\n\r\n" + NEXT,
+    # names and hosts that are unusual
+    "percent-in-length": _post(b"Content%Length: 5\r\n", b"hello" + NEXT),
+    "plus-in-key": b"GET /p/a HTTP/1.1\r\nHost: shop.test\r\nX+API-KEY: agk_right\r\n\r\n" + NEXT,
+    "hyphen-first-in-host": b"GET /s/a HTTP/1.1\r\nHost: shop.-test\r\n\r\n" + NEXT,
     # two framings
     "cl-te": _post(b"Content-Length: %d\r\n" % (5 + len(INNER)) + _CHUNKED, b"0\r\n\r\n" + INNER),
     "te-cl": _post(_CHUNKED + b"Content-Length: 4\r\n", b"5c\r\n" + INNER + b"\r\n0\r\n\r\n"),
