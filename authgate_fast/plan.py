@@ -377,11 +377,12 @@ def _forward(
             token_line = identity.token_line
     if presented and gateway.authenticator.keeps_lines:
         kept_lines = gateway.authenticator.kept_lines(presented)
-    head_bytes = b"%b %b%b HTTP/1.1\r\n%b%b%b%b%b%b%b%bX-Request-ID: %b\r\n\r\n" % (
+    head_bytes = b"%b %b%b HTTP/1.1\r\n%b%b%b%b%b%b%b%b%bX-Request-ID: %b\r\n\r\n" % (
         head.method,
         chosen.base_path + path or b"/",
         tail,
         b"Host: %b\r\n" % head.host if service.preserve_host and head.host else chosen.host_line,
+        head.block,
         b"".join(head.lines),
         _framing_line(head),
         # RFC 9110 section 7.6.3: Via tells the version that the request came in

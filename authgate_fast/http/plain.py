@@ -5,6 +5,9 @@ the grammar is narrower than the parser's (visible ASCII, one space behind the c
 frames or ends a message in any unusual way is left alone: None means that the parser must judge. Most
 clients and backends repeat their lines, so what a line means is remembered, one dict look-up for each;
 never a credential field, a cookie, a URL that may hold one, or a line that is taken out of a request.
+
+Quicker still is a head that differs from the connection's last one in its request line and its credential alone: a
+`Shape` is what such heads have in common. It belongs to one connection and ends with it.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from authgate_fast.http.fields import (
     lower,
 )
 from authgate_fast.http.request import METHODS, RequestHead
-from authgate_fast.http.response import ResponseHead, keep_alive_timeout
+from authgate_fast.http.response import ResponseHead, has_own_cookies, keep_alive_timeout
 
 MEMO_LINES: Final = 4_096
 """Lines remembered at most; a memo that is full starts again."""
@@ -39,12 +42,18 @@ MEMO_STARTS: Final = 256
 MEMO_LINE_BYTES: Final = 128
 """Longer lines are not remembered, so that a memo stays below three megabytes."""
 
+MAX_SHAPE_BYTES: Final = 2_048
+"""Longer heads have no shape: a connection would keep some three times as much."""
+MAX_SHAPES_IN_VAIN: Final = 4
+"""A connection whose heads keep differing makes no more shapes."""
+
 _plain_target: Final = re.compile(rb"/[!\"$-~]*+").fullmatch
 _plain_status_line: Final = re.compile(rb"HTTP/1\.1 ([2-9][0-9]{2}) [!-~](?:[ -~]*[!-~])?").fullmatch
 _plain_line: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+): ([!-~](?:[ -~]*[!-~])?)").fullmatch
 _PRINTABLE: Final = bytes(range(0x20, 0x7F))
 _digits: Final = re.compile(rb"[0-9]{1,18}").fullmatch
 _NO_FIELDS: Final[list[tuple[bytes, bytes]]] = []
+_NO_LINES: Final[list[bytes]] = []
 
 # Their values are nobody's business in a memory that outlives the request.
 _SECRET: Final = frozenset(
@@ -81,9 +90,19 @@ class Memo:
 
     ``starts`` are status lines; they are kept apart, for a text means another thing in another place.
     ``credentials`` are credential fields by their name as it is spelt; their values are not remembered.
+    ``last_response`` is what ``last_head``, of ``last_count`` lines, was read as.
     """
 
-    __slots__ = ("credentials", "last", "last_lines", "lines", "starts")
+    __slots__ = (
+        "credentials",
+        "last",
+        "last_count",
+        "last_head",
+        "last_lines",
+        "last_response",
+        "lines",
+        "starts",
+    )
 
     def __init__(self) -> None:
         self.lines: dict[bytes, Line] = {}
@@ -91,6 +110,9 @@ class Memo:
         self.credentials: dict[bytes, Line] = {}
         self.last: list[bytes] = []
         self.last_lines: list[Line] = []
+        self.last_head = b""
+        self.last_response: ResponseHead | None = None
+        self.last_count = 0
 
     def keep(self, text: bytes, line: Line) -> None:
         """Remember a line; a memo that is full starts again."""
@@ -118,6 +140,46 @@ class Memo:
             self.last_lines.append(line)
 
 
+class Shape:
+    """What the heads of one connection have in common, read once.
+
+    ``before`` is what follows the request line, up to the credential's value or the end; ``after`` what follows that
+    value, b"" where there is none. ``credential`` is its field's name. ``block`` are ``lines``, joined. ``memo`` is
+    the one that it was read by: another snapshot reads fields in another way.
+    """
+
+    __slots__ = (
+        "after",
+        "before",
+        "block",
+        "content_length",
+        "count",
+        "credential",
+        "has_served",
+        "host",
+        "in_vain",
+        "lines",
+        "memo",
+    )
+
+    def __init__(self, memo: Memo | None, in_vain: int) -> None:
+        self.memo = memo
+        self.in_vain = in_vain
+        self.has_served = False
+        self.count = 0
+        self.before = b""
+        self.after = b""
+        self.credential = b""
+        self.host = b""
+        self.content_length = -1
+        self.lines: list[bytes] = _NO_LINES
+        self.block = b""
+
+
+_NO_SHAPE: Final = Shape(None, 0)
+"""After a connection's first head: many have no second one."""
+
+
 def _may_stay(text: bytes, line: Line) -> bool:
     """Tell whether a line may be remembered. What is dropped may be a credential in another spelling."""
     if line.code == CREDENTIAL or (line.code == DROP and line.name not in _DROPPED_AND_PLAIN):
@@ -131,8 +193,16 @@ def read_plain_request(
     memo: Memo,
     field_memo: dict[bytes, int],
     credential_fields: frozenset[bytes],
+    shape: Shape | None = None,
 ) -> RequestHead | None:
-    """Read one complete request head, fields included, or leave it to the parser."""
+    """Read one complete request head, fields included, or leave it to the parser.
+
+    `shape` is that of the connection's last head; the head found has the one for the next.
+    """
+    if shape is not None and shape.memo is memo and shape.count <= max_fields + 1:
+        shaped = _read_shaped(data, shape)
+        if shaped is not None:
+            return shaped
     lines = data.split(b"\r\n")
     count = len(lines) - 2  # the empty line, and nothing behind it
     if count > max_fields + 1:
@@ -143,6 +213,7 @@ def read_plain_request(
     head = RequestHead(words[0], words[1], 1, _NO_FIELDS)
     kept = head.lines
     hosts = 0
+    specials = credential_at = 0
     last = memo.last
     known = len(last)
     for at in range(1, count):
@@ -153,6 +224,7 @@ def read_plain_request(
             if not _is_plain_value(value):
                 return None
             _present(head, line.name, value)
+            credential_at = at
             continue
         if at > known or text != last[at - 1]:
             # A line that is too long to be remembered is not looked up either: its hash costs its length.
@@ -165,6 +237,7 @@ def read_plain_request(
                         return None
                     memo.expect_credential(at - 1, found)
                     _present(head, found.name, value)
+                    credential_at = at
                     continue
                 found = _learn(text, memo, field_memo, credential_fields)
                 if found is None:
@@ -179,12 +252,80 @@ def read_plain_request(
             head.host = line.value
         elif code == CREDENTIAL:
             _present(head, line.name, line.value)
-        elif code != DROP and head.read_special(code, line.value) is not None:
-            return None
+            credential_at = at
+        elif code != DROP:
+            if head.read_special(code, line.value) is not None:
+                return None
+            if code != CONTENT_LENGTH:
+                specials += 1
     if hosts != 1:
         return None
     head.is_read = True
+    if shape is None:
+        head.shape = _NO_SHAPE
+    elif specials == 0 and shape.in_vain < MAX_SHAPES_IN_VAIN:
+        head.shape = _shape_of(data, lines, head, credential_at, memo, shape)
+    else:
+        head.shape = shape
     return head
+
+
+def _read_shaped(data: bytes, shape: Shape) -> RequestHead | None:
+    """Read a head of this shape, or leave it to who looks at each line."""
+    at = data.find(b"\r\n")
+    if not data.startswith(shape.before, at):
+        return None
+    words = data[:at].split(b" ")
+    if len(words) != 3 or words[2] != b"HTTP/1.1" or words[0] not in METHODS or not _plain_target(words[1]):
+        return None
+    begin = at + len(shape.before)
+    end = len(data) - len(shape.after)
+    if shape.after == b"":
+        if begin != end:
+            return None
+        head = RequestHead(words[0], words[1], 1, _NO_FIELDS)
+    else:
+        # What stands between is printable: it holds no end of a line, so all other lines are those of the shape.
+        if begin >= end or not data.endswith(shape.after):
+            return None
+        value = data[begin:end]
+        if not _is_plain_value(value):
+            return None
+        head = RequestHead(words[0], words[1], 1, _NO_FIELDS)
+        head.presented = [(shape.credential, value)]
+    head.host = shape.host
+    head.content_length = shape.content_length
+    head.known_lines = shape.lines
+    head.block = shape.block
+    head.shape = shape
+    head.is_read = True
+    shape.has_served = True
+    return head
+
+
+def _shape_of(
+    data: bytes, lines: list[bytes], head: RequestHead, credential_at: int, memo: Memo, last: Shape
+) -> Shape:
+    presented = head.presented
+    begin = len(lines[0])
+    if len(data) - begin > MAX_SHAPE_BYTES or (presented is not None and len(presented) > 1):
+        return last
+    shape = Shape(memo, 0 if last.has_served else last.in_vain + 1)
+    shape.count = len(lines) - 2
+    shape.host = head.host
+    shape.content_length = head.content_length
+    shape.lines = head.lines.copy()  # what is added to a head must not stay
+    shape.block = b"".join(shape.lines)
+    if presented is None:
+        shape.before = data[begin:]
+        return shape
+    name, value = presented[0]
+    line = lines[credential_at]
+    value_at = len(b"\r\n".join(lines[:credential_at])) + 2 + len(line) - len(value)
+    shape.credential = name
+    shape.before = data[begin:value_at]
+    shape.after = data[value_at + len(value) :]
+    return shape
 
 
 def _is_plain_value(value: bytes) -> bool:
@@ -231,16 +372,23 @@ def _learn(
 
 
 def read_plain_response(head: bytes, max_fields: int, memo: Memo) -> ResponseHead | None:
-    """Read a response head without its empty line, or leave it to the parser; never an interim one."""
+    """Read a response head without its empty line, or leave it to the parser; never an interim one.
+
+    The same head gets the same object again: nobody may change it.
+    """
+    if head == memo.last_head and memo.last_response is not None and memo.last_count <= max_fields + 1:
+        return memo.last_response
     lines = head.split(b"\r\n")
     count = len(lines)
     if count > max_fields + 1:
         return None
     last = memo.last
     known = len(last)
+    is_known = True
     if known and lines[0] == last[0]:
         start = memo.last_lines[0]
     else:
+        is_known = False
         found = memo.starts.get(lines[0]) or _learn_status(lines[0], memo)
         if found is None:
             return None
@@ -253,6 +401,7 @@ def read_plain_response(head: bytes, max_fields: int, memo: Memo) -> ResponseHea
         if at < known and text == last[at]:
             line = memo.last_lines[at]
         else:
+            is_known = False
             found = memo.lines.get(text) or _learn_response(text, memo)
             if found is None:
                 return None
@@ -280,6 +429,11 @@ def read_plain_response(head: bytes, max_fields: int, memo: Memo) -> ResponseHea
         return None
     kept.append(b"")
     response.block = b"\r\n".join(kept)
+    response.own_cookies = has_own_cookies(response.block)
+    if is_known:  # there is no line in it that may not stay
+        memo.last_head = head
+        memo.last_response = response
+        memo.last_count = count
     return response
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from ipaddress import IPv6Address
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from authgate_fast.errors import Reason
 from authgate_fast.http.fields import (
@@ -36,6 +36,9 @@ from authgate_fast.http.fields import (
 )
 from authgate_fast.http.trace_context import Trace
 from authgate_fast.http.upgrade import wanted_protocol
+
+if TYPE_CHECKING:
+    from authgate_fast.http.plain import Shape
 
 # RFC 9110 section 9 and the registered methods a proxy can pass on without knowing more about them.
 # CONNECT would make a tunnel and TRACE would show a client the fields we add: neither is served.
@@ -67,6 +70,7 @@ PSEUDONYM: Final = b"authgate"
 """Who we are in Via (RFC 9110 section 7.6.3)."""
 MAX_OWN_HOPS: Final = 8
 """How often our own name may stand in a request's Via. Gateways may stand in a row, but not that many: it is a loop."""
+_NO_LINES: Final[list[bytes]] = []
 _COMMENT: Final = re.compile(rb"\([^()]*\)")
 
 
@@ -74,8 +78,9 @@ class RequestHead:
     """One request head.
 
     The parser fills ``method``, ``target``, ``minor`` (of HTTP/1.x) and ``fields``; `read` fills the rest:
-    ``lines`` are the end-to-end field lines as they go to the backend, ``presented`` the (lower-case
-    name, value) pairs of credential fields, ``content_length`` -1 when there is none, ``forwarded`` the
+    ``block`` and ``lines`` are the end-to-end field lines as they go to the backend (``block`` joins ``known_lines``,
+    which several heads share: they are only read); ``shape`` is for the connection's next head; ``presented`` the
+    (lower-case name, value) pairs of credential fields, ``content_length`` -1 when there is none, ``forwarded`` the
     X-Forwarded-* values by code (None while there are none), ``request_id`` a sane one or b"", ``upgrade`` the
     protocol that it asks to switch to, or b"". A request with an ``upgrade`` closes its connection unless it gets it:
     what follows it may be either protocol. ``max_forwards`` is that of an OPTIONS request, -1 when there is none.
@@ -83,6 +88,7 @@ class RequestHead:
     """
 
     __slots__ = (
+        "block",
         "chunked",
         "close",
         "content_length",
@@ -91,6 +97,7 @@ class RequestHead:
         "forwarded",
         "host",
         "is_read",
+        "known_lines",
         "lines",
         "max_forwards",
         "method",
@@ -99,6 +106,7 @@ class RequestHead:
         "own_hops",
         "presented",
         "request_id",
+        "shape",
         "target",
         "trace",
         "upgrade",
@@ -110,7 +118,10 @@ class RequestHead:
         self.minor = minor
         self.fields = fields
         self.host = b""
+        self.block = b""
+        self.known_lines = _NO_LINES
         self.lines: list[bytes] = []
+        self.shape: Shape | None = None
         self.presented: list[tuple[bytes, bytes]] | None = None
         self.content_length = -1
         self.chunked = False
@@ -200,7 +211,7 @@ class RequestHead:
         found = []
         size = len(wanted)
         first = wanted[0] | 0x20
-        for line in self.lines:
+        for line in self.known_lines + self.lines if self.known_lines else self.lines:
             # The first letter rules out nearly all; of letters, 0x20 is the case.
             if line[0] | 0x20 == first and line[size : size + 1] == b":" and lower(line[:size]) == wanted:
                 found.append(line[size + 1 :].strip(b" \t\r\n"))

@@ -62,7 +62,8 @@ class ResponseHead:
     after the last; Content-Length is among them where it was given. ``content_length`` is -1 when there
     is none. ``keep_alive_s`` is what the backend announces in ``Keep-Alive: timeout=`` (-1: nothing).
     ``may_upgrade``: its Connection names upgrade; ``upgrade`` is what its Upgrade says, b"" if it has several.
-    ``error`` says what is wrong, or is None.
+    ``own_cookies``: the block may set a cookie of the gateway's own (`has_own_cookies`). ``error`` says what is wrong,
+    or is None.
     """
 
     __slots__ = (
@@ -75,6 +76,7 @@ class ResponseHead:
         "keep_alive_s",
         "may_upgrade",
         "minor",
+        "own_cookies",
         "status",
         "upgrade",
     )
@@ -88,6 +90,7 @@ class ResponseHead:
         self.close = minor == 0
         self.has_date = False
         self.keep_alive_s = -1
+        self.own_cookies = False
         self.error: str | None = None
         self.may_upgrade = False
         self.upgrade: bytes | None = None
@@ -131,6 +134,7 @@ class ResponseHead:
             block = block.replace(b"\r\n%b: %b\r\n" % (name, value), b"\r\n", 1)
             rewrite = rewrite or len(block) == size
         self.block = self._rewritten(received, nominated) if rewrite else block
+        self.own_cookies = has_own_cookies(self.block)
 
     def _read_hop(self, code: int, value: bytes, nominated: set[bytes]) -> None:
         if code == CONNECTION:

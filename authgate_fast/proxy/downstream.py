@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from authgate_fast.auth.interface import Denial
     from authgate_fast.decision import Reply
+    from authgate_fast.http.plain import Shape
     from authgate_fast.proxy.context import Context, Meet
     from authgate_fast.proxy.exchange import Exchange
     from authgate_fast.proxy.pace import Pace
@@ -66,6 +67,7 @@ class Downstream:
         "send_pace",
         "sent_before",
         "sequence",
+        "shape",
         "since_s",
         "transport",
         "unsent",
@@ -82,6 +84,7 @@ class Downstream:
         self.address_name = ""
         self.id_base = b""
         self.sequence = 0
+        self.shape: Shape | None = None
         self.phase = IDLE
         self.buffer = b""
         self.read_paused = False
@@ -259,12 +262,15 @@ class Downstream:
         )
         head: RequestHead | Reason = Reason.INTERNAL_ERROR
         try:
-            head = context.request_reader.read(head_bytes, context.limits.max_fields, context.snapshot)
+            head = context.request_reader.read(
+                head_bytes, context.limits.max_fields, context.snapshot, self.shape
+            )
             if head.__class__ is not RequestHead:
                 if head is Reason.HEAD_TOO_LARGE:  # its bytes were counted before
                     context.counters.hit("max_fields")
                 refuse_unread(self, head, head_bytes, request_id)  # type: ignore[arg-type]  # it is a Reason
                 return
+            self.shape = head.shape
             if sequence >= context.limits.max_requests_per_connection:
                 head.close = True
                 context.counters.hit("max_requests_per_connection")

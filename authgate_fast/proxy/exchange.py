@@ -14,7 +14,7 @@ from authgate_fast.errors import Reason
 from authgate_fast.http.chunked import LAST_CHUNK, ChunkedDecoder, FramingError, encode_pieces
 from authgate_fast.http.problem import CONTINUE, STATUS_STARTS
 from authgate_fast.http.request import IDEMPOTENT
-from authgate_fast.http.response import has_own_cookies, says_who_may_cache, without_own_cookies
+from authgate_fast.http.response import says_who_may_cache, without_own_cookies
 from authgate_fast.http.upgrade import switch_problem
 from authgate_fast.proxy.access import lost_access
 from authgate_fast.proxy.own_answers import exchange_refused
@@ -237,7 +237,7 @@ class Exchange:
         """Pass on a 1xx other than 100 and 101, for instance 103 Early Hints (RFC 9110 section 15.2)."""
         if self.head.minor == 1:
             block = response.block
-            if has_own_cookies(block):
+            if response.own_cookies:
                 block = without_own_cookies(block)
             self.downstream.write(b"%b%b\r\n" % (STATUS_STARTS[response.status], block))
 
@@ -252,7 +252,7 @@ class Exchange:
         if not self.request_done or self.context.draining:
             self.close_after = True
         block = response.block
-        if has_own_cookies(block):
+        if response.own_cookies:
             block = without_own_cookies(block)
         identity = self.forward.identity
         if identity is not None and identity.session is not None and not says_who_may_cache(block):

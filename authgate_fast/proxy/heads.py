@@ -15,7 +15,7 @@ import httptools
 
 from authgate_fast.errors import Reason
 from authgate_fast.http.fields import plain_response_names
-from authgate_fast.http.plain import Memo, read_plain_request, read_plain_response
+from authgate_fast.http.plain import Memo, Shape, read_plain_request, read_plain_response
 from authgate_fast.http.request import RequestHead
 from authgate_fast.http.response import ResponseHead
 from authgate_fast.snapshot import Snapshot
@@ -92,17 +92,20 @@ class RequestReader:
         self._sink = _RequestSink()
         self._parser = httptools.HttpRequestParser(self._sink)
 
-    def read(self, data: bytes, max_fields: int, snapshot: Snapshot | None = None) -> RequestHead | Reason:
+    def read(
+        self, data: bytes, max_fields: int, snapshot: Snapshot | None = None, shape: Shape | None = None
+    ) -> RequestHead | Reason:
         """Parse `data`, one complete request head and nothing else.
 
-        With a `snapshot`, a plain head is also read for its gateways, and needs no parser.
+        With a `snapshot`, a plain head is also read for its gateways, and needs no parser. `shape` is that of the
+        connection's last head.
         """
         if snapshot is not None:
             if snapshot is not self._snapshot:
                 self._snapshot = snapshot
                 self._memo = Memo()
             head = read_plain_request(
-                data, max_fields, self._memo, snapshot.field_memo, snapshot.credential_fields
+                data, max_fields, self._memo, snapshot.field_memo, snapshot.credential_fields, shape
             )
             if head is not None:
                 return head

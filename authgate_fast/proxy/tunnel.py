@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from authgate_fast.errors import Reason
 from authgate_fast.http.problem import STATUS_STARTS
-from authgate_fast.http.response import has_own_cookies, without_own_cookies
+from authgate_fast.http.response import without_own_cookies
 from authgate_fast.http.upgrade import WEBSOCKET, upgrade_lines
 from authgate_fast.http.websocket import GOING_AWAY, POLICY_VIOLATION, FrameTracker, close_frame
 from authgate_fast.proxy.access import lost_access
@@ -368,7 +368,7 @@ def open_tunnel(exchange: Exchange, upstream: Upstream, response: ResponseHead, 
     """Turn both connections of an exchange into a tunnel; `data` has come behind the backend's 101."""
     downstream = exchange.downstream
     block = response.block
-    if has_own_cookies(block):
+    if response.own_cookies:
         block = without_own_cookies(block)
     head = b"%b%b%bVia: 1.1 authgate\r\nX-Request-ID: %b\r\n\r\n" % (
         STATUS_STARTS[101],

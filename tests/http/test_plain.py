@@ -10,9 +10,12 @@ from hypothesis import strategies as st
 
 from authgate_fast.errors import Reason
 from authgate_fast.http.plain import (
+    MAX_SHAPE_BYTES,
+    MAX_SHAPES_IN_VAIN,
     MEMO_LINE_BYTES,
     MEMO_LINES,
     Memo,
+    Shape,
     read_plain_request,
     read_plain_response,
 )
@@ -23,7 +26,7 @@ from authgate_fast.snapshot import Snapshot
 
 KEY_FIELDS = frozenset({b"x-api-key"})
 REQUEST_FACTS = (
-    "method", "target", "minor", "host", "lines", "presented", "content_length", "chunked", "close",
+    "method", "target", "minor", "host", "presented", "content_length", "chunked", "close",
     "expect_continue", "forwarded", "request_id",
 )  # fmt: skip
 RESPONSE_FACTS = (
@@ -64,8 +67,8 @@ STATUS = [
 ]  # fmt: skip
 
 
-def plain_request(data: bytes, memo: Memo) -> RequestHead | None:
-    return read_plain_request(data, 100, memo, {}, KEY_FIELDS)
+def plain_request(data: bytes, memo: Memo, shape: Shape | None = None) -> RequestHead | None:
+    return read_plain_request(data, 100, memo, {}, KEY_FIELDS, shape)
 
 
 def parsed_request(data: bytes) -> RequestHead | Reason:
@@ -76,13 +79,18 @@ def parsed_request(data: bytes) -> RequestHead | Reason:
 
 
 def check_request(data: bytes, memo: Memo) -> bool:
-    head = plain_request(data, memo)
+    return is_as_parsed(plain_request(data, memo), data)
+
+
+def is_as_parsed(head: RequestHead | None, data: bytes) -> bool:
     if head is None:
         return False
     parsed = parsed_request(data)
     assert isinstance(parsed, RequestHead), (data, parsed)
     for name in REQUEST_FACTS:
         assert getattr(head, name) == getattr(parsed, name), (name, data)
+    assert head.known_lines + head.lines == parsed.lines, data
+    assert head.block == b"".join(head.known_lines), data
     assert received(head) == received(parsed), data
     return True
 
@@ -107,6 +115,98 @@ def check_response(head: bytes, memo: Memo) -> bool:
 
 def join(start: bytes, lines: list[bytes]) -> bytes:
     return b"\r\n".join([start, *lines, b"", b""])
+
+
+KEYS = [
+    b"agk_" + b"x" * 43,
+    b"agk_y",
+    b"a b",
+    b" a",
+    b"a ",
+    b"",
+    b"a\x00",
+    b"a\r\nX-Consumer-Id: me",
+    b"a\tb",
+    b"\xe4",
+]
+heads_of_a_connection = st.lists(
+    st.tuples(
+        st.sampled_from(START[:3] * 9 + START), st.sampled_from(KEYS[:2] * 5 + KEYS), st.integers(0, 2)
+    ),
+    max_size=8,
+)
+
+
+@given(
+    st.lists(
+        st.lists(st.sampled_from([*LINES, b"KEY", b"KEY", b"Host: a"]), max_size=7), min_size=3, max_size=3
+    ),
+    heads_of_a_connection,
+)
+@settings(max_examples=600, deadline=None)
+def test_a_head_like_the_last_one_says_what_the_parser_finds(
+    kinds: list[list[bytes]], heads: list[tuple[bytes, bytes, int]]
+) -> None:
+    memo, shape = Memo(), None
+    for start, key, kind in heads:
+        lines = [b"X-Api-Key: " + key if line == b"KEY" else line for line in kinds[kind % 2 * kind]]
+        data = join(start, lines)
+        data = data[: data.index(b"\r\n\r\n") + 4]
+        head = plain_request(data, memo, shape)
+        assert is_as_parsed(head, data) == (plain_request(data, Memo()) is not None), data
+        shape = shape if head is None else head.shape
+
+
+def test_a_shape_serves_heads_with_another_target_and_another_credential() -> None:
+    memo = Memo()
+    text = b"GET /%b HTTP/1.1\r\nHost: a\r\nX-Api-Key: %b\r\nX: y\r\n\r\n"
+    first = plain_request(text % (b"1", b"one"), memo)
+    assert first is not None
+    second = plain_request(text % (b"2", b"two"), memo, first.shape)
+    assert second is not None
+    third = plain_request(text % (b"3?q", b"three"), memo, second.shape)
+    assert third is not None
+    assert second.shape is not first.shape
+    assert third.shape is second.shape
+    assert third.known_lines == [b"X: y\r\n"]
+    assert third.presented == [(b"x-api-key", b"three")]
+    third.lines.append(b"More: z\r\n")
+    fourth = plain_request(text % (b"4", b"four"), memo, third.shape)
+    assert fourth is not None
+    assert (fourth.block, fourth.lines) == (b"X: y\r\n", [])
+    other = plain_request(text % (b"5", b"five"), Memo(), third.shape)
+    assert other is not None, "another snapshot reads it anew"
+    assert other.known_lines == []
+
+
+def test_a_connection_whose_heads_differ_makes_no_more_shapes() -> None:
+    memo, shape = Memo(), None
+    shapes: list[Shape | None] = []
+    for number in range(MAX_SHAPES_IN_VAIN + 5):
+        head = plain_request(b"GET / HTTP/1.1\r\nHost: a\r\nX: %d\r\n\r\n" % number, memo, shape)
+        assert head is not None
+        shape = head.shape
+        shapes.append(shape)
+    assert len(set(map(id, shapes))) == 1 + MAX_SHAPES_IN_VAIN
+    long = b"GET / HTTP/1.1\r\nHost: a\r\nX: %b\r\n\r\n" % (b"l" * MAX_SHAPE_BYTES)
+    first = plain_request(long, memo)
+    assert first is not None
+    second = plain_request(long, memo, first.shape)
+    assert second is not None
+    assert second.shape is first.shape, "too long to be kept"
+
+
+def test_the_same_response_head_is_the_same_object_unless_it_holds_a_secret() -> None:
+    head = b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 2"
+    memo = Memo()
+    read = [read_plain_response(head, 100, memo) for _ in range(3)]
+    assert read[1] is read[2] is not None
+    assert read_plain_response(head + b"0", 100, memo) is not read[2]
+    assert read_plain_response(head, 1, memo) is None, "more fields than may be"
+    secret = head + b"\r\nSet-Cookie: a=b"
+    anew = [read_plain_response(secret, 100, memo) for _ in range(3)]
+    assert len(set(map(id, anew))) == 3
+    assert b"Set-Cookie" not in memo.last_head
 
 
 @given(st.lists(st.tuples(st.sampled_from(START), st.lists(st.sampled_from(LINES), max_size=6)), max_size=4))
