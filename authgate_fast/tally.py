@@ -61,9 +61,12 @@ class ServiceTally:
 
 
 class RouteTally:
-    """The answered requests of one route by status class and auth result. ``route`` is "" where none was found."""
+    """The answered requests of one route by status class and auth result. ``route`` is "" where none was found.
 
-    __slots__ = ("counts", "gateway", "route", "service", "times")
+    ``log_part`` is what every line of the access log has of it, made for the first one.
+    """
+
+    __slots__ = ("counts", "gateway", "log_part", "route", "service", "times")
 
     def __init__(self, gateway: str, route: str, service: str, times: ServiceTally | None) -> None:
         self.gateway = gateway
@@ -71,6 +74,7 @@ class RouteTally:
         self.service = service
         self.times = times
         self.counts: dict[int, int] = {}
+        self.log_part = b""
 
 
 class Meter:

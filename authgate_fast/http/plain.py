@@ -144,12 +144,14 @@ class Shape:
     """What the heads of one connection have in common, read once.
 
     ``before`` is what follows the request line, up to the credential's value or the end; ``after`` what follows that
-    value, b"" where there is none. ``credential`` is its field's name. ``block`` are ``lines``, joined. ``memo`` is
-    the one that it was read by: another snapshot reads fields in another way.
+    value, b"" where there is none. ``credential`` is its field's name. ``block`` are ``lines``, joined; ``agent`` and
+    ``referrer`` are found in them when the access log first asks. ``memo`` is the one that it was read by: another
+    snapshot reads fields in another way.
     """
 
     __slots__ = (
         "after",
+        "agent",
         "before",
         "block",
         "content_length",
@@ -160,6 +162,7 @@ class Shape:
         "in_vain",
         "lines",
         "memo",
+        "referrer",
     )
 
     def __init__(self, memo: Memo | None, in_vain: int) -> None:
@@ -174,6 +177,8 @@ class Shape:
         self.content_length = -1
         self.lines: list[bytes] = _NO_LINES
         self.block = b""
+        self.agent: bytes | None = None
+        self.referrer = b""
 
 
 _NO_SHAPE: Final = Shape(None, 0)

@@ -16,7 +16,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from authgate_fast.proxy.access_line import Clock, Entry, combined_line, json_line
+from authgate_fast.proxy.access_line import Clock, Entry, Lines, combined_line, json_line
 
 if TYPE_CHECKING:
     import asyncio
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("authgate.access")
 
-LINES_PER_BATCH: Final = 64
+LINES_PER_BATCH: Final = 256
 FLUSH_S = 0.25
 """The longest that a line waits for others before it goes to the thread."""
 MAX_WAITING_BYTES = 8_388_608
@@ -55,16 +55,14 @@ def open_access_log(path: str) -> int:
 class AccessLog:
     """Writes entries to `path` ("-": standard output) in one of `FORMATS`. Raises AccessLogError.
 
-    ``lines`` and ``dropped_lines`` count since the start.
+    ``take`` is called with each entry; ``lines`` and ``dropped_lines`` count since the start.
     """
 
     def __init__(self, path: str, line_format: str, loop: asyncio.AbstractEventLoop) -> None:
         self._path = path
-        self._line = _FORMATS[line_format]
-        self._clock = Clock()
+        self.take = Lines(_FORMATS[line_format], LINES_PER_BATCH, self._begun, self.flush)
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
-        self._batch: list[bytes] = []
         self._work: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._waiting_bytes = 0
         self._lock = threading.Lock()
@@ -79,13 +77,8 @@ class AccessLog:
 
     # --- on the loop --------------------------------------------------------------------------------
 
-    def __call__(self, entry: Entry) -> None:
-        """Take an entry."""
-        batch = self._batch
-        batch.append(self._line(entry, self._clock))
-        if len(batch) >= LINES_PER_BATCH:
-            self.flush()
-        elif self._timer is None:
+    def _begun(self) -> None:
+        if self._timer is None:
             self._timer = self._loop.call_later(FLUSH_S, self.flush)
 
     def flush(self) -> None:
@@ -93,10 +86,9 @@ class AccessLog:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        batch = self._batch
+        batch = self.take.take()
         if not batch:
             return
-        self._batch = []
         if self._waiting_bytes > MAX_WAITING_BYTES:
             self._dropped(len(batch), "they are written more slowly than requests come")
             return

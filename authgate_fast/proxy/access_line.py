@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Final
 import orjson
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from authgate_fast.http.trace_context import Trace
 
 # What may stand in a JSON string as it is, and between the quotes of a combined line.
-_PLAIN: Final = bytes(byte for byte in range(0x20, 0x7F) if byte not in b'"\\')
+_is_plain: Final = re.compile(rb"[ !#-\[\]-~]*+").fullmatch
 # As Apache does, the rest is written \xhh in a combined line.
 _unplain: Final = re.compile(rb"[^ !#-\[\]-~]")
 MAX_TEXT_BYTES: Final = 1_024
@@ -25,16 +27,18 @@ MAX_TEXT_BYTES: Final = 1_024
 MEMO_TEXTS: Final = 1_024
 MEMO_TEXT_BYTES: Final = 256
 """Texts whose JSON strings are remembered, and how long they may be: below a megabyte."""
-_texts: Final[dict[bytes, str]] = {}
-_names: Final[dict[str, str]] = {}
-_THOUSANDTHS: Final = [f"{number:03}" for number in range(1_000)]
+_texts: Final[dict[bytes, bytes]] = {}
+_names: Final[dict[str, bytes]] = {}
+_NUMBERS: Final = [str(number).encode("ascii") for number in range(4_096)]
+_THOUSANDTHS: Final = [f"{number:03}".encode("ascii") for number in range(1_000)]
 
 
 class Entry:
     """What is known of an answered request. Times in seconds, ``wall_s`` since the epoch; b"" where there is nothing.
 
     ``outcome`` says how it ended, ``code`` why the gateway refused it, ``upstream_s`` is -1 without a backend's answer,
-    ``trace`` None where no trace is known; its ``trace_id`` is b"" where the request was too bad to belong to one.
+    ``place`` is the `place_part` of its route where that is known already, ``trace`` None where no trace is known; its
+    ``trace_id`` is b"" where the request was too bad to belong to one.
     """
 
     __slots__ = (
@@ -49,6 +53,7 @@ class Entry:
         "method",
         "outcome",
         "path",
+        "place",
         "protocol",
         "referrer",
         "request_bytes",
@@ -75,6 +80,7 @@ class Entry:
         self.method = b""
         self.host = b""
         self.path = b""
+        self.place = b""
         self.protocol = b""
         self.agent = b""
         self.referrer = b""
@@ -102,22 +108,22 @@ class Clock:
 
     def __init__(self) -> None:
         self._second = -1
-        self._iso = ""
+        self._iso = b""
         self._combined = b""
 
     def _turn(self, second: int) -> None:
         if second != self._second:
             self._second = second
             when = gmtime(second)
-            self._iso = strftime("%Y-%m-%dT%H:%M:%S", when)
+            self._iso = strftime("%Y-%m-%dT%H:%M:%S", when).encode("ascii")
             self._combined = strftime("%d/", when).encode("ascii") + _MONTHS[when.tm_mon - 1]
             self._combined += strftime("/%Y:%H:%M:%S +0000", when).encode("ascii")
 
-    def iso(self, wall_s: float) -> str:
+    def iso(self, wall_s: float) -> bytes:
         """Return a moment as RFC 3339 writes it, in UTC, to the millisecond."""
         milliseconds = int(wall_s * 1_000)  # a float, not protocol text
         self._turn(milliseconds // 1_000)
-        return f"{self._iso}.{_THOUSANDTHS[milliseconds % 1_000]}Z"
+        return b"%b.%bZ" % (self._iso, _THOUSANDTHS[milliseconds % 1_000])
 
     def combined(self, wall_s: float) -> bytes:
         """Return a moment as the common log format writes it."""
@@ -141,51 +147,115 @@ _MONTHS: Final = (
 )
 
 
+class Lines:
+    """The lines of a batch, written as entries come. It is called with each of them.
+
+    ``on_first`` is called when a batch begins, ``on_full`` when it has ``most`` lines.
+    """
+
+    __slots__ = ("_clock", "_most", "_on_first", "_on_full", "_write", "lines")
+
+    def __init__(
+        self,
+        write: Callable[[Entry, Clock], bytes],
+        most: int,
+        on_first: Callable[[], None],
+        on_full: Callable[[], None],
+    ) -> None:
+        self.lines: list[bytes] = []
+        self._clock = Clock()
+        self._write = write
+        self._most = most
+        self._on_first = on_first
+        self._on_full = on_full
+
+    def __call__(self, entry: Entry) -> None:
+        lines = self.lines
+        lines.append(self._write(entry, self._clock))
+        count = len(lines)
+        if count == 1:
+            self._on_first()
+        elif count >= self._most:
+            self._on_full()
+
+    def take(self) -> list[bytes]:
+        """Return the batch, and begin another one."""
+        lines = self.lines
+        self.lines = []
+        return lines
+
+
+def place_part(gateway: str, route: str, service: str) -> bytes:
+    """Return the part of a JSON line that is alike for all requests of a route."""
+    return f'"gateway":"{gateway}","route":"{route}","service":"{service}",'.encode()
+
+
 def json_line(entry: Entry, clock: Clock) -> bytes:
     """Write an entry as one JSON object and a line feed."""
     trace = entry.trace
-    upstream_ms = "null" if entry.upstream_s < 0 else _milliseconds(entry.upstream_s)
-    trace_id = ""
+    trace_part = b""
     if trace is not None and trace.trace_id:
-        trace_id = f',"trace_id":"{trace.trace_id.decode("ascii")}"'
-    # One f-string: compiled, it is written in one go, without a parser of formats.
+        trace_part = b',"trace_id":"%b"' % trace.trace_id
+    # One build of bytes: compiled, it is written in one go, without a parser of formats.
     return (
-        f'{{"time":"{clock.iso(entry.wall_s)}","request_id":"{entry.request_id.decode("ascii")}",'
-        f'"client":{_quoted_name(entry.client)},"gateway":"{entry.gateway}","route":"{entry.route}",'
-        f'"service":"{entry.service}","consumer":{_quoted_name(entry.consumer)},'
-        f'"credential_id":{_quoted_name(entry.credential)},"method":{_quoted(entry.method)},'
-        f'"host":{_quoted(entry.host)},"path":{_quote(entry.path)},"protocol":{_quoted(entry.protocol)},'
-        f'"status":{entry.status},"outcome":{_quoted(entry.outcome)},"code":{_quoted(entry.code)},'
-        f'"request_bytes":{entry.request_bytes},"response_bytes":{entry.response_bytes},'
-        f'"duration_ms":{_milliseconds(entry.duration_s)},"upstream":{_quoted_name(entry.upstream)},'
-        f'"upstream_ms":{upstream_ms},"retries":{entry.retries},"user_agent":{_quoted(entry.agent)}{trace_id}}}\n'
-    ).encode()
+        b'{"time":"%b","request_id":"%b","client":%b,%b"consumer":%b,"credential_id":%b,"method":%b,"host":%b,'
+        b'"path":%b,"protocol":%b,"status":%b,"outcome":%b,"code":%b,"request_bytes":%b,"response_bytes":%b,'
+        b'"duration_ms":%b,"upstream":%b,"upstream_ms":%b,"retries":%b,"user_agent":%b%b}\n'
+        % (
+            clock.iso(entry.wall_s),
+            entry.request_id,
+            _quoted_name(entry.client),
+            entry.place or place_part(entry.gateway, entry.route, entry.service),
+            _quoted_name(entry.consumer),
+            _quoted_name(entry.credential),
+            _quoted(entry.method),
+            _quoted(entry.host),
+            _quote(entry.path),
+            _quoted(entry.protocol),
+            _number(entry.status),
+            _quoted(entry.outcome),
+            _quoted(entry.code),
+            _number(entry.request_bytes),
+            _number(entry.response_bytes),
+            _milliseconds(entry.duration_s),
+            _quoted_name(entry.upstream),
+            b"null" if entry.upstream_s < 0 else _milliseconds(entry.upstream_s),
+            _number(entry.retries),
+            _quoted(entry.agent),
+            trace_part,
+        )
+    )
 
 
 def combined_line(entry: Entry, clock: Clock) -> bytes:
     """Write an entry in the combined log format of Apache and nginx, and a line feed."""
     referrer = entry.referrer.partition(b"?")[0]
-    return b'%b - %b [%b] "%b %b %b" %d %d "%b" "%b"\n' % (
+    return b'%b - %b [%b] "%b %b %b" %b %b "%b" "%b"\n' % (
         entry.client.encode("ascii", "replace") or b"-",
         _bare(entry.consumer.encode("utf-8", "replace")).replace(b" ", b"\\x20") or b"-",
         clock.combined(entry.wall_s),
         _bare(entry.method) or b"-",
         _bare(entry.path) or b"-",
         entry.protocol or b"-",
-        entry.status,
-        entry.response_bytes,
+        _number(entry.status),
+        _number(entry.response_bytes),
         _bare(referrer) or b"-",
         _bare(entry.agent) or b"-",
     )
 
 
-def _milliseconds(seconds: float) -> str:
+def _number(number: int) -> bytes:
+    return _NUMBERS[number] if 0 <= number < len(_NUMBERS) else str(number).encode("ascii")
+
+
+def _milliseconds(seconds: float) -> bytes:
     """Write a duration in milliseconds, to the microsecond."""
     microseconds = int(seconds * 1e6 + 0.5)  # a float, not protocol text
-    return f"{microseconds // 1_000}.{_THOUSANDTHS[microseconds % 1_000]}"
+    milliseconds = microseconds // 1_000
+    return b"%b.%b" % (_number(milliseconds), _THOUSANDTHS[microseconds - milliseconds * 1_000])
 
 
-def _quoted(text: bytes) -> str:
+def _quoted(text: bytes) -> bytes:
     """Return the JSON string of a text that is likely in many lines, such as a user agent: it is remembered."""
     known = _texts.get(text)
     if known is None:
@@ -197,7 +267,7 @@ def _quoted(text: bytes) -> str:
     return known
 
 
-def _quoted_name(name: str) -> str:
+def _quoted_name(name: str) -> bytes:
     """Do what `_quoted` does, for a name of ours or an address."""
     known = _names.get(name)
     if known is None:
@@ -209,17 +279,17 @@ def _quoted_name(name: str) -> str:
     return known
 
 
-def _quote(text: bytes) -> str:
+def _quote(text: bytes) -> bytes:
     """Return a JSON string."""
     if len(text) > MAX_TEXT_BYTES:
         text = text[:MAX_TEXT_BYTES]
-    if not text.translate(None, _PLAIN):
-        return f'"{text.decode("ascii")}"'
-    return orjson.dumps(text.decode("utf-8", "replace")).decode()
+    if _is_plain(text) is not None:
+        return b'"%b"' % text
+    return orjson.dumps(text.decode("utf-8", "replace"))
 
 
 def _bare(text: bytes) -> bytes:
     """Return what may stand between two quotes of a combined line."""
-    if len(text) <= MAX_TEXT_BYTES and not text.translate(None, _PLAIN):
+    if len(text) <= MAX_TEXT_BYTES and _is_plain(text) is not None:
         return text
     return _unplain.sub(lambda match: b"\\x%02x" % match.group()[0], text[:MAX_TEXT_BYTES])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from authgate_fast.decision import caller_address
 from authgate_fast.errors import TABLE, Reason
-from authgate_fast.proxy.access_line import Entry
+from authgate_fast.proxy.access_line import Entry, place_part
 from authgate_fast.tally import (
     ACCEPTED,
     AUTH_CODES,
@@ -139,6 +139,10 @@ def _exchange_entry(exchange: Exchange, outcome: bytes, status: int, duration_s:
     connection = exchange.downstream
     entry = _entry(connection, exchange.head, forward.request_id, status, outcome, duration_s)
     _fill_from_forward(entry, forward)
+    tally = exchange.context.recorder.of_route(forward.gateway, forward.route)
+    if not tally.log_part:
+        tally.log_part = place_part(tally.gateway, tally.route, tally.service)
+    entry.place = tally.log_part
     entry.request_bytes = connection.head_bytes + exchange.body_received()
     if exchange.sends > 1:
         entry.retries = exchange.sends - 1
@@ -268,13 +272,22 @@ def _entry(
         entry.host = head.host
         entry.path = head.target.partition(b"?")[0]
         entry.protocol = b"HTTP/1.1" if head.minor == 1 else b"HTTP/1.0"
-        found = head.values(b"user-agent")
-        if found:
-            entry.agent = found[0]
-        found = head.values(b"referer")
-        if found:
-            entry.referrer = found[0]
+        shape = head.shape
+        if shape is not None and head.known_lines:  # they are the shape's
+            if shape.agent is None:
+                shape.agent = _first(head, b"user-agent")
+                shape.referrer = _first(head, b"referer")
+            entry.agent = shape.agent
+            entry.referrer = shape.referrer
+        else:
+            entry.agent = _first(head, b"user-agent")
+            entry.referrer = _first(head, b"referer")
     return entry
+
+
+def _first(head: RequestHead, name: bytes) -> bytes:
+    found = head.values(name)
+    return found[0] if found else b""
 
 
 def _fill_from_forward(entry: Entry, forward: Forward) -> None:

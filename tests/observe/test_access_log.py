@@ -37,7 +37,7 @@ async def test_lines_come_out_whole_and_in_order(tmp_path: Path) -> None:
     path = tmp_path / "access.log"
     log = AccessLog(str(path), "json", asyncio.get_running_loop())
     for number in range(1_000):
-        log(entry(number))
+        log.take(entry(number))
     log.close()
     assert numbers(path.read_text()) == list(range(1_000))
     assert (log.lines, log.dropped_lines, log.waiting_bytes) == (1_000, 0, 0)
@@ -46,7 +46,7 @@ async def test_lines_come_out_whole_and_in_order(tmp_path: Path) -> None:
 async def test_a_single_line_does_not_wait_for_others(tmp_path: Path) -> None:
     path = tmp_path / "access.log"
     log = AccessLog(str(path), "json", asyncio.get_running_loop())
-    log(entry(1))
+    log.take(entry(1))
     async with asyncio.timeout(FLUSH_S + BOUND_S):
         await until(lambda: path.read_text() != "")
     log.close()
@@ -56,7 +56,7 @@ async def test_what_was_there_stays(tmp_path: Path) -> None:
     path = tmp_path / "access.log"
     path.write_text("before\n")
     log = AccessLog(str(path), "combined", asyncio.get_running_loop())
-    log(entry(1))
+    log.take(entry(1))
     log.close()
     assert path.read_text().startswith("before\n192.0.2.1 - - ")
 
@@ -66,10 +66,10 @@ async def test_after_a_rotation_the_old_file_has_what_came_before_and_the_new_on
 ) -> None:
     path, old = tmp_path / "access.log", tmp_path / "access.log.1"
     log = AccessLog(str(path), "json", asyncio.get_running_loop())
-    log(entry(1))
+    log.take(entry(1))
     path.rename(old)
     log.reopen()
-    log(entry(2))
+    log.take(entry(2))
     log.close()
     assert (numbers(old.read_text()), numbers(path.read_text())) == ([1], [2])
 
@@ -83,7 +83,7 @@ async def test_a_file_that_cannot_be_opened_anew_leaves_the_old_one_in_use(
     moved = tmp_path / "moved"
     folder.rename(moved)
     log.reopen()
-    log(entry(7))
+    log.take(entry(7))
     log.close()
     assert numbers((moved / "access.log").read_text()) == [7]
     assert "Still writing to the old file" in caplog.text
@@ -98,7 +98,7 @@ async def test_a_slow_reader_costs_lines_not_memory_and_each_is_counted(
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     log = AccessLog(str(path), "json", asyncio.get_running_loop())
     for number in range(6_400):
-        log(entry(number))
+        log.take(entry(number))
         assert log.waiting_bytes < 100_000
     assert log.dropped_lines > 1_000
     assert caplog.text.count("lines are dropped") == 1
@@ -121,7 +121,7 @@ async def test_a_slow_reader_costs_lines_not_memory_and_each_is_counted(
 async def test_a_full_disk_is_counted_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
     log = AccessLog("/dev/full", "json", asyncio.get_running_loop())
     for number in range(200):
-        log(entry(number))
+        log.take(entry(number))
     log.close()
     assert (log.lines, log.dropped_lines) == (0, 200)
     assert caplog.text.count("No space left on device") == 1

@@ -163,6 +163,6 @@ def test_what_a_client_sent_neither_ends_a_combined_line_nor_a_quoted_part(name:
 
 def test_the_second_is_written_anew_when_it_changes() -> None:
     clock = Clock()
-    assert clock.iso(1_700_000_000.9994) == "2023-11-14T22:13:20.999Z"
-    assert clock.iso(1_700_000_001.0) == "2023-11-14T22:13:21.000Z"
+    assert clock.iso(1_700_000_000.9994) == b"2023-11-14T22:13:20.999Z"
+    assert clock.iso(1_700_000_001.0) == b"2023-11-14T22:13:21.000Z"
     assert clock.combined(1_700_000_002.5) == b"14/Nov/2023:22:13:22 +0000"

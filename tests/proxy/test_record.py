@@ -121,6 +121,22 @@ async def test_the_bytes_of_a_body_count(body: bytes, lines: bytes) -> None:
         assert log.only.request_bytes == len(head) + 5
 
 
+async def test_each_connection_is_logged_with_its_own_user_agent_however_often_it_asks() -> None:
+    agents = [b"one/1", b"two/2"]
+    async with recorded() as (stack, log):
+        connections = [await stack.connect() for _ in agents]
+        for _ in range(4):
+            for (reader, writer), agent in zip(connections, agents, strict=True):
+                writer.write(get(b"/p/1", b"User-Agent: " + agent, b"Referer: https://a/" + agent))
+                async with asyncio.timeout(BOUND_S):
+                    await reader.readuntil(b"\r\n\r\n")
+        await until(lambda: len(log) == 8)
+    assert sorted(entry.agent for entry in log) == sorted(agents * 4)
+    assert all(entry.referrer == b"https://a/" + entry.agent for entry in log)
+    assert len({entry.place for entry in log}) == 1
+    assert b'"route":"p"' in log[0].place
+
+
 async def test_pipelined_requests_have_their_own_entries_in_order() -> None:
     async with recorded() as (stack, log):
         requests = [get(b"/p/%d" % number) for number in range(5)]
