@@ -45,6 +45,7 @@ _TOP_RATE_S = 2.0
 _SYNC_ROUTES = 1_000
 _SYNC_WRITES = 200
 OURS = "authgate"
+LOGGED = f"{OURS}+log"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -94,6 +95,9 @@ def _parser() -> argparse.ArgumentParser:
         help="which of nginx,haproxy,envoy (default: all), or none",
     )
     parser.add_argument("--against", metavar="REV", help="also measure the gateway of this git revision")
+    parser.add_argument(
+        "--with-log", action="store_true", help="also measure the gateway with an access log (API_KEY and PUBLIC)"
+    )
     parser.add_argument(
         "--compiled",
         action="store_true",
@@ -189,6 +193,8 @@ def _sources(options: argparse.Namespace, directory: Path) -> dict[str, Path]:
     if options.against is not None:
         against = build_revision(options.against, directory / "against", compiled=compiled)
         sources[f"{OURS}@{options.against}"] = against
+    if options.with_log:
+        sources[LOGGED] = sources[OURS]
     return sources
 
 
@@ -263,7 +269,8 @@ def _gateway(ground: Ground, name: str, source: Path) -> Contestant:
     start = CREDENTIALS.get(ground.case.auth)
     if start is not None:
         return start(ground, name, source)
-    return start_gateway(ground, name, source, documents_of(ground))
+    arguments = ("--access-log", str(ground.directory / "access.log")) if name == LOGGED else ()
+    return start_gateway(ground, name, source, documents_of(ground), arguments)
 
 
 def _sync(
