@@ -221,6 +221,7 @@ class Identity:
     route's service takes tokens, or b"". ``expires_at`` is in seconds since the epoch, infinity for never.
     ``session`` is the browser session that this identity lives and ends with, if there is one. ``name`` is where
     `Consumers` holds what it came from, a key's digest or a username; ``secret`` is the PHC string of its password.
+    ``log_part`` is what every line of the access log has of it, made for the first one.
     """
 
     __slots__ = (
@@ -228,6 +229,7 @@ class Identity:
         "credential_id",
         "expires_at",
         "identity_lines",
+        "log_part",
         "name",
         "roles",
         "scopes",
@@ -260,6 +262,7 @@ class Identity:
         self.session = session
         self.name = name
         self.secret = secret
+        self.log_part = b""
 
 
 class User:

@@ -96,7 +96,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--against", metavar="REV", help="also measure the gateway of this git revision")
     parser.add_argument(
-        "--with-log", action="store_true", help="also measure the gateway with an access log (API_KEY and PUBLIC)"
+        "--with-log",
+        action="store_true",
+        help="also measure the gateway with an access log (API_KEY and PUBLIC)",
     )
     parser.add_argument(
         "--compiled",

@@ -144,9 +144,9 @@ class Shape:
     """What the heads of one connection have in common, read once.
 
     ``before`` is what follows the request line, up to the credential's value or the end; ``after`` what follows that
-    value, b"" where there is none. ``credential`` is its field's name. ``block`` are ``lines``, joined; ``agent`` and
-    ``referrer`` are found in them when the access log first asks. ``memo`` is the one that it was read by: another
-    snapshot reads fields in another way.
+    value, b"" where there is none. ``credential`` is its field's name. ``block`` are ``lines``, joined; ``agent``,
+    ``referrer`` and the quoted texts are found when the access log first asks. ``memo`` is the one that it was read
+    by: another snapshot reads fields in another way.
     """
 
     __slots__ = (
@@ -162,6 +162,8 @@ class Shape:
         "in_vain",
         "lines",
         "memo",
+        "quoted_agent",
+        "quoted_host",
         "referrer",
     )
 
@@ -179,6 +181,8 @@ class Shape:
         self.block = b""
         self.agent: bytes | None = None
         self.referrer = b""
+        self.quoted_agent = b""
+        self.quoted_host = b""
 
 
 _NO_SHAPE: Final = Shape(None, 0)

@@ -63,7 +63,7 @@ class AccessLog:
         self.take = Lines(_FORMATS[line_format], LINES_PER_BATCH, self._begun, self.flush)
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
-        self._work: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[tuple[bytes, int] | None] = queue.SimpleQueue()
         self._waiting_bytes = 0
         self._lock = threading.Lock()
         self._reopen = False
@@ -95,13 +95,13 @@ class AccessLog:
         data = b"".join(batch)
         with self._lock:
             self._waiting_bytes += len(data)
-        self._work.put(data)
+        self._work.put((data, len(batch)))
 
     def reopen(self) -> None:
         """Open the file anew, after what was logged before: somebody has moved it away."""
         self.flush()
         self._reopen = True
-        self._work.put(b"")
+        self._work.put((b"", 0))
 
     def close(self) -> None:
         """Write what is there, within a bound, and end."""
@@ -118,14 +118,15 @@ class AccessLog:
 
     def _write_all(self) -> None:
         while True:
-            data = self._work.get()
-            if data is None:
+            work = self._work.get()
+            if work is None:
                 break
+            data, lines = work
             if self._reopen and not data:
                 self._reopen = False
                 self._open_anew()
             elif data:
-                self._write(data)
+                self._write(data, lines)
                 with self._lock:
                     self._waiting_bytes -= len(data)
         os.close(self._fd)
@@ -139,9 +140,8 @@ class AccessLog:
         os.close(self._fd)
         self._fd = fd
 
-    def _write(self, data: bytes) -> None:
-        """Append whole lines; a pipe takes each call whole only up to PIPE_BUF bytes."""
-        lines = data.count(b"\n")
+    def _write(self, data: bytes, lines: int) -> None:
+        """Append so many whole lines; a pipe takes each call whole only up to PIPE_BUF bytes."""
         try:
             if stat.S_ISFIFO(os.fstat(self._fd).st_mode):
                 for piece in _pieces(data, select.PIPE_BUF):

@@ -37,12 +37,13 @@ class Entry:
     """What is known of an answered request. Times in seconds, ``wall_s`` since the epoch; b"" where there is nothing.
 
     ``outcome`` says how it ended, ``code`` why the gateway refused it, ``upstream_s`` is -1 without a backend's answer,
-    ``place`` is the `place_part` of its route where that is known already, ``trace`` None where no trace is known; its
-    ``trace_id`` is b"" where the request was too bad to belong to one.
+    ``place``, ``caller`` and the quoted texts are parts of its line where they are known already, ``trace`` None where
+    no trace is known; its ``trace_id`` is b"" where the request was too bad to belong to one.
     """
 
     __slots__ = (
         "agent",
+        "caller",
         "client",
         "code",
         "consumer",
@@ -55,6 +56,8 @@ class Entry:
         "path",
         "place",
         "protocol",
+        "quoted_agent",
+        "quoted_host",
         "referrer",
         "request_bytes",
         "request_id",
@@ -81,6 +84,9 @@ class Entry:
         self.host = b""
         self.path = b""
         self.place = b""
+        self.caller = b""
+        self.quoted_agent = b""
+        self.quoted_host = b""
         self.protocol = b""
         self.agent = b""
         self.referrer = b""
@@ -190,6 +196,16 @@ def place_part(gateway: str, route: str, service: str) -> bytes:
     return f'"gateway":"{gateway}","route":"{route}","service":"{service}",'.encode()
 
 
+def caller_part(consumer: str, credential: str) -> bytes:
+    """Return the part of a JSON line that is alike for all requests of a caller."""
+    return b'"consumer":%b,"credential_id":%b,' % (_quoted_name(consumer), _quoted_name(credential))
+
+
+def quoted(text: bytes) -> bytes:
+    """Return the JSON string of a text."""
+    return _quoted(text)
+
+
 def json_line(entry: Entry, clock: Clock) -> bytes:
     """Write an entry as one JSON object and a line feed."""
     trace = entry.trace
@@ -198,30 +214,29 @@ def json_line(entry: Entry, clock: Clock) -> bytes:
         trace_part = b',"trace_id":"%b"' % trace.trace_id
     # One build of bytes: compiled, it is written in one go, without a parser of formats.
     return (
-        b'{"time":"%b","request_id":"%b","client":%b,%b"consumer":%b,"credential_id":%b,"method":%b,"host":%b,'
-        b'"path":%b,"protocol":%b,"status":%b,"outcome":%b,"code":%b,"request_bytes":%b,"response_bytes":%b,'
+        b'{"time":"%b","request_id":"%b","client":%b,%b%b"method":%b,"host":%b,'
+        b'"path":%b,"protocol":%b,"status":%b,"outcome":"%b","code":"%b","request_bytes":%b,"response_bytes":%b,'
         b'"duration_ms":%b,"upstream":%b,"upstream_ms":%b,"retries":%b,"user_agent":%b%b}\n'
         % (
             clock.iso(entry.wall_s),
             entry.request_id,
             _quoted_name(entry.client),
             entry.place or place_part(entry.gateway, entry.route, entry.service),
-            _quoted_name(entry.consumer),
-            _quoted_name(entry.credential),
+            entry.caller or caller_part(entry.consumer, entry.credential),
             _quoted(entry.method),
-            _quoted(entry.host),
+            entry.quoted_host or _quoted(entry.host),
             _quote(entry.path),
-            _quoted(entry.protocol),
+            b'"HTTP/1.1"' if entry.protocol == b"HTTP/1.1" else _quoted(entry.protocol),
             _number(entry.status),
-            _quoted(entry.outcome),
-            _quoted(entry.code),
+            entry.outcome,
+            entry.code,
             _number(entry.request_bytes),
             _number(entry.response_bytes),
             _milliseconds(entry.duration_s),
             _quoted_name(entry.upstream),
             b"null" if entry.upstream_s < 0 else _milliseconds(entry.upstream_s),
             _number(entry.retries),
-            _quoted(entry.agent),
+            entry.quoted_agent or _quoted(entry.agent),
             trace_part,
         )
     )

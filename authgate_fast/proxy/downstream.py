@@ -178,19 +178,21 @@ class Downstream:
                 data = data[_EMPTY_LINES.match(data).end() :]  # type: ignore[union-attr]  # matches anything
                 looked_at = 0
                 self.phase = IDLE  # if the first of them came in two pieces, that was no head's beginning
-            start, found, rest = data.partition(b"\r\n\r\n")
-            if not found:
+            end = data.find(b"\r\n\r\n") + 4
+            if end < 4:
                 if data:
                     self._await_head(data, looked_at)
                 break
-            end = len(start) + 4
             limits = self.context.limits
             if end > limits.max_target_bytes and (
                 end > limits.max_head_bytes or is_line_too_long(data, limits.max_target_bytes)
             ):
                 self._refuse_start(self._start_problem(data, looked_at) or Reason.HEAD_TOO_LARGE, data)
                 break
-            self._begin(data[:end] if rest else data, rest)
+            if end < len(data):
+                self._begin(data[:end], data[end:])
+            else:
+                self._begin(data, b"")
             data = self.buffer
             served += 1
             if self.phase != IDLE or not data:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from authgate_fast.decision import caller_address
 from authgate_fast.errors import TABLE, Reason
-from authgate_fast.proxy.access_line import Entry, place_part
+from authgate_fast.proxy.access_line import Entry, caller_part, place_part, quoted
 from authgate_fast.tally import (
     ACCEPTED,
     AUTH_CODES,
@@ -270,14 +270,20 @@ def _entry(
         entry.scheme = client.scheme
         entry.method = head.method
         entry.host = head.host
-        entry.path = head.target.partition(b"?")[0]
+        target = head.target
+        query_at = target.find(b"?")
+        entry.path = target if query_at < 0 else target[:query_at]
         entry.protocol = b"HTTP/1.1" if head.minor == 1 else b"HTTP/1.0"
         shape = head.shape
         if shape is not None and head.known_lines:  # they are the shape's
             if shape.agent is None:
                 shape.agent = _first(head, b"user-agent")
                 shape.referrer = _first(head, b"referer")
+                shape.quoted_agent = quoted(shape.agent)
+                shape.quoted_host = quoted(shape.host)
             entry.agent = shape.agent
+            entry.quoted_agent = shape.quoted_agent
+            entry.quoted_host = shape.quoted_host
             entry.referrer = shape.referrer
         else:
             entry.agent = _first(head, b"user-agent")
@@ -300,3 +306,6 @@ def _fill_from_forward(entry: Entry, forward: Forward) -> None:
     if identity is not None:
         entry.consumer = identity.consumer
         entry.credential = identity.credential_id
+        if not identity.log_part:
+            identity.log_part = caller_part(identity.consumer, identity.credential_id)
+        entry.caller = identity.log_part

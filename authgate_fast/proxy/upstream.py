@@ -160,8 +160,8 @@ class Upstream:
     def _read_head(self, data: bytes, exchange: Exchange, looked_at: int) -> None:
         limits = self.context.limits
         while True:
-            head, found, body = data.partition(b"\r\n\r\n")
-            if not found:
+            end = data.find(b"\r\n\r\n") + 4
+            if end < 4:
                 problem = response_start_problem(data, looked_at, limits.max_head_bytes)
                 if problem is None:
                     self.context.took(len(data))
@@ -169,12 +169,11 @@ class Upstream:
                 else:
                     self._fail(exchange, problem)
                 return
-            end = len(head) + 4
             if end > limits.max_head_bytes:
                 self._fail(exchange, "a response head over max_head_bytes")
                 return
             reader = self.context.response_reader
-            response: ResponseHead | str | None = reader.read_plain(head, limits.max_fields)
+            response: ResponseHead | str | None = reader.read_plain(data[: end - 4], limits.max_fields)
             if response is None:
                 response = reader.read_parsed(data, end, limits.max_fields)
             if response.__class__ is not ResponseHead:
@@ -183,6 +182,7 @@ class Upstream:
             if response.error is not None:
                 self._fail(exchange, response.error)
                 return
+            body = data[end:]
             if response.status >= 200:
                 break
             if response.status == 101:
