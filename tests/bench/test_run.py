@@ -166,10 +166,10 @@ def test_the_real_peers_do_the_work_of_each_kind_of_case(tmp_path, name: str, pe
 @_needs("haproxy")
 def test_a_whole_run_has_no_error_and_writes_its_results(tmp_path) -> None:
     samples, results = tmp_path / "samples.json", tmp_path / "results.md"
-    arguments = ["--cases", "key", "--peers", "haproxy", "--rounds", "1", "--seconds", "1"]
+    arguments = ["--cases", "key", "--peers", "haproxy", "--rounds", "1", "--seconds", "1", "--with-log"]
     assert main([*arguments, "--json", str(samples), "--results", str(results)]) == 0
     (case,) = json.loads(samples.read_text())["cases"]
-    assert list(case["samples"]) == ["authgate", "haproxy"]
+    assert list(case["samples"]) == ["authgate", "authgate+log", "haproxy"]
     for (sample,) in case["samples"].values():
         assert (sample["refused"], sample["socket_errors"], sample["not_forwarded"]) == (0, 0, 0)
         assert 1 < sample["cpu_us_each"] < 10_000
