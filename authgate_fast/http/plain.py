@@ -208,7 +208,9 @@ def read_plain_request(
 
     `shape` is that of the connection's last head; the head found has the one for the next.
     """
-    if shape is not None and shape.memo is memo and shape.count <= max_fields + 1:
+    if shape is not None and shape.memo is not memo:
+        shape = _NO_SHAPE  # it would keep all that was learnt for another snapshot
+    if shape is not None and shape is not _NO_SHAPE and shape.count <= max_fields + 1:
         shaped = _read_shaped(data, shape)
         if shaped is not None:
             return shaped

@@ -208,14 +208,9 @@ class RequestHead:
 
     def values(self, wanted: bytes) -> list[bytes]:
         """Return the values of an end-to-end field, given by its lower-case name, after `read`."""
-        found = []
-        size = len(wanted)
-        first = wanted[0] | 0x20
-        for line in self.known_lines + self.lines if self.known_lines else self.lines:
-            # The first letter rules out nearly all; of letters, 0x20 is the case.
-            if line[0] | 0x20 == first and line[size : size + 1] == b":" and lower(line[:size]) == wanted:
-                found.append(line[size + 1 :].strip(b" \t\r\n"))
-        return found
+        if self.known_lines:
+            return values_of(self.known_lines, wanted) + values_of(self.lines, wanted)
+        return values_of(self.lines, wanted)
 
     def read_special(self, code: int, value: bytes) -> Reason | None:
         """Read a field that means something to a gateway; return why it must be refused, or None."""
@@ -290,6 +285,18 @@ class RequestHead:
                 self.close = True
             elif option not in _OWN_OPTIONS and option not in PROTECTED:
                 nominated.add(option)
+
+
+def values_of(lines: list[bytes], wanted: bytes) -> list[bytes]:
+    """Return the values of the field lines with a name, given in lower case."""
+    found = []
+    size = len(wanted)
+    first = wanted[0] | 0x20
+    for line in lines:
+        # The first letter rules out nearly all; of letters, 0x20 is the case.
+        if line[0] | 0x20 == first and line[size : size + 1] == b":" and lower(line[:size]) == wanted:
+            found.append(line[size + 1 :].strip(b" \t\r\n"))
+    return found
 
 
 def own_hops(via: bytes) -> int:

@@ -151,6 +151,7 @@ class Downstream:
         self.phase = CLOSED
         self.context.admission.forget(self.context, self)
         self.buffer = b""
+        self.shape = None
         exchange = self.exchange
         if exchange is not None:
             self.exchange = None
@@ -184,8 +185,8 @@ class Downstream:
                     self._await_head(data, looked_at)
                 break
             limits = self.context.limits
-            if end > limits.max_target_bytes and (
-                end > limits.max_head_bytes or is_line_too_long(data, limits.max_target_bytes)
+            if end > limits.max_head_bytes or (
+                end > limits.max_target_bytes and is_line_too_long(data, limits.max_target_bytes)
             ):
                 self._refuse_start(self._start_problem(data, looked_at) or Reason.HEAD_TOO_LARGE, data)
                 break

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from authgate_fast.decision import caller_address
 from authgate_fast.errors import TABLE, Reason
+from authgate_fast.http.request import values_of
 from authgate_fast.proxy.access_line import Entry, caller_part, place_part, quoted
 from authgate_fast.tally import (
     ACCEPTED,
@@ -277,8 +278,8 @@ def _entry(
         shape = head.shape
         if shape is not None and head.known_lines:  # they are the shape's
             if shape.agent is None:
-                shape.agent = _first(head, b"user-agent")
-                shape.referrer = _first(head, b"referer")
+                shape.agent = _first(values_of(shape.lines, b"user-agent"))
+                shape.referrer = _first(values_of(shape.lines, b"referer"))
                 shape.quoted_agent = quoted(shape.agent)
                 shape.quoted_host = quoted(shape.host)
             entry.agent = shape.agent
@@ -286,13 +287,12 @@ def _entry(
             entry.quoted_host = shape.quoted_host
             entry.referrer = shape.referrer
         else:
-            entry.agent = _first(head, b"user-agent")
-            entry.referrer = _first(head, b"referer")
+            entry.agent = _first(head.values(b"user-agent"))
+            entry.referrer = _first(head.values(b"referer"))
     return entry
 
 
-def _first(head: RequestHead, name: bytes) -> bytes:
-    found = head.values(name)
+def _first(found: list[bytes]) -> bytes:
     return found[0] if found else b""
 
 

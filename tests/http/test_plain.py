@@ -179,6 +179,22 @@ def test_a_shape_serves_heads_with_another_target_and_another_credential() -> No
     assert other.known_lines == []
 
 
+def test_a_shape_ends_with_the_snapshot_that_it_was_read_for() -> None:
+    text = b"GET / HTTP/1.1\r\nHost: a\r\nX_Api_Key: hidden\r\n\r\n"
+    memo, shape = Memo(), None
+    for _ in range(2):
+        head = plain_request(text, memo, shape)
+        assert head is not None
+        shape = head.shape
+    assert shape is not None
+    assert b"hidden" in shape.before
+    for special in (b"X-Request-ID: 1\r\n", b"X-Long: %b\r\n" % (b"l" * MAX_SHAPE_BYTES)):
+        head = plain_request(b"GET / HTTP/1.1\r\nHost: a\r\n%b\r\n" % special, Memo(), shape)
+        assert head is not None
+        assert head.shape is not None
+        assert head.shape.memo is None, "nothing of the other snapshot is held"
+
+
 def test_a_connection_whose_heads_differ_makes_no_more_shapes() -> None:
     memo, shape = Memo(), None
     shapes: list[Shape | None] = []

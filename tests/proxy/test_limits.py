@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -35,6 +36,17 @@ async def test_max_head_bytes(size: int, status: int, step: int) -> None:
         parts = [data[at : at + step] for at in range(0, len(data), step)]
         assert await status_of(stack, *parts) == status
         assert len(recorder.seen) == (status == 200)
+
+
+@pytest.mark.parametrize("step", [500, 100_000])
+async def test_max_head_bytes_counts_below_max_target_bytes_too(step: int) -> None:
+    data = head_of(1_500)
+    async with running(limits=replace(SMALL, max_head_bytes=1_200, max_target_bytes=4_000)) as (
+        stack,
+        recorder,
+    ):
+        assert await status_of(stack, *[data[at : at + step] for at in range(0, len(data), step)]) == 431
+        assert not recorder.seen
 
 
 async def test_a_head_that_drips_is_looked_at_once_and_not_from_its_start_each_time(
