@@ -157,7 +157,7 @@ class RequestReader:
             return Reason.BAD_REQUEST
         except httptools.HttpParserError:
             self._parser = httptools.HttpRequestParser(sink)
-            return Reason.BAD_REQUEST
+            return Reason.VERSION_NOT_SUPPORTED if data.startswith(_HTTP_2) else Reason.BAD_REQUEST
         return None
 
 

@@ -396,3 +396,8 @@ def test_values_are_those_of_the_end_to_end_fields_of_that_name_whichever_way_th
             assert head.values(b"x-b") == ([b"2"] if b"X-B" in more else [])
             assert head.values(b"x-forwarded-for") == []
             assert head.values(b"acc") == []
+
+
+def test_the_preface_of_http_2_is_another_version_whatever_follows_it() -> None:
+    for behind in (b"", b"Bad line\r\n", b"Host: a\r\n"):
+        assert RequestReader().read(b"PRI * HTTP/2.0\r\n%b\r\n" % behind, 100) is Reason.VERSION_NOT_SUPPORTED

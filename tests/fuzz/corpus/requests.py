@@ -43,6 +43,7 @@ CASES: dict[str, bytes] = {
     "too-long-and-bad-line": b"GET /p/%b HTTP/3.0\r\nHost: shop.test\r\n\r\n" % (b"l" * 2_000) + NEXT,
     "bad-byte-and-too-long": b"GET /p/\x01%b HTTP/1.1\r\nHost: shop.test\r\n\r\n" % (b"l" * 2_000) + NEXT,
     "other-version-and-bad-byte": b"GET /p/a HTTP/3.0\r\nHost: shop.test\r\nX: \x01\r\n\r\n" + NEXT,
+    "preface-and-bad-line": b"PRI * HTTP/2.0\r\nBad line\r\n\r\n" + NEXT,
     # names and hosts that are unusual
     "percent-in-length": _post(b"Content%Length: 5\r\n", b"hello" + NEXT),
     "plus-in-key": b"GET /p/a HTTP/1.1\r\nHost: shop.test\r\nX+API-KEY: agk_right\r\n\r\n" + NEXT,
