@@ -119,6 +119,7 @@ FOUND = (
     "keep_alive_s",
     "may_upgrade",
     "minor",
+    "own_cookies",
     "status",
     "upgrade",
 )
