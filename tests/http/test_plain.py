@@ -164,6 +164,7 @@ def test_a_shape_serves_heads_with_another_target_and_another_credential() -> No
     assert first is not None
     second = plain_request(text % (b"2", b"two"), memo, first.shape)
     assert second is not None
+    second.lines.append(b"Added: to this one only\r\n")
     third = plain_request(text % (b"3?q", b"three"), memo, second.shape)
     assert third is not None
     assert second.shape is not first.shape
@@ -177,6 +178,39 @@ def test_a_shape_serves_heads_with_another_target_and_another_credential() -> No
     other = plain_request(text % (b"5", b"five"), Memo(), third.shape)
     assert other is not None, "another snapshot reads it anew"
     assert other.known_lines == []
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        b"Host: a\r\nX-Api-Key: agk_1\r\nX-Consumer-Id: me\r\nX: y",
+        b"Host: a\r\nX-Api-Key: agk_1\r\nMore: m\r\nX: y",
+        b"Host: a\r\nX-Api-Key: agk_1\r\nX-Api-Key: agk_2\r\nX: y",
+        b"Host: a\r\nX-Api-Key: agk_1\r\nX: z",
+        b"Host: a\r\nX-Api-Key: agk_1\r\nXX: y",
+        b"Host: a\r\nX-Api-Key: agk_1",
+        b"Host: b\r\nX-Api-Key: agk_1\r\nX: y",
+        b"Host: a\r\nX-Api-Kez: agk_1\r\nX: y",
+    ],
+)
+def test_a_head_that_only_resembles_the_last_one_is_read_by_the_line(last: bytes) -> None:
+    memo, shape = Memo(), None
+    for fields in [b"Host: a\r\nX-Api-Key: agk_0\r\nX: y"] * 3 + [last]:
+        data = b"GET / HTTP/1.1\r\n%b\r\n\r\n" % fields
+        head = plain_request(data, memo, shape)
+        assert head is not None
+        assert is_as_parsed(head, data)
+        shape = head.shape
+
+
+def test_a_head_with_two_credentials_has_no_shape() -> None:
+    memo, shape = Memo(), None
+    data = b"GET / HTTP/1.1\r\nHost: a\r\nX-Api-Key: agk_one\r\nX: y\r\nX-Api-Key: agk_2\r\n\r\n"
+    for _ in range(4):
+        head = plain_request(data, memo, shape)
+        assert head is not None
+        assert is_as_parsed(head, data)
+        shape = head.shape
 
 
 def test_a_shape_ends_with_the_snapshot_that_it_was_read_for() -> None:
