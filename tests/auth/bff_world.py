@@ -25,7 +25,7 @@ def record(now: float = NOW, **changes: Any) -> Record:
         "client_id": SETTINGS.client_id,
         "created_at": now,
         "ends_at": now + 43_200,
-        "claims": {"sub": "u-1", "roles": ["buyer"], "name": "Ann"},
+        "claims": {"sub": "u-1", "roles": ["buyer"], "name": "Ann Example"},
         "access_token": "access-1",
         "access_ttl_s": 3_600.0,
         "access_ends_at": now + 3_600,

@@ -355,7 +355,7 @@ def test_claims_of_another_shape(target: Target) -> None:
 def test_the_private_key_is_not_what_anybody_could_guess(target: Target) -> None:
     secret = target.signing.key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
     assert len(secret) >= 48
-    assert target.signing.kid.encode() not in secret
+    assert len(set(secret)) >= 24  # no filler, no password: 32 random bytes alone have more
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -50,7 +50,7 @@ def test_a_token_without_end_stays_without_end() -> None:
 def test_in_clear_stands_whose_it_is_and_when_it_ends_and_nothing_else() -> None:
     value = sealed()
     assert read_clear(value) == {"v": 1, "created_at": NOW, "ends_at": NOW + 43_200, "sub": "u-1"}
-    for secret in (b"access-1", b"refresh-1", b"id-1", b"Ann", b"buyer", COOKIE):
+    for secret in (b"access-1", b"refresh-1", b"id-1", b"Ann Example", b"buyer", COOKIE):
         assert secret not in value
         assert secret not in NAME.encode()
 

@@ -147,7 +147,7 @@ async def test_a_dump_of_redis_is_of_no_use(provider: Provider, redis_server: Re
             query_of(url)["state"],
             query_of(url)["nonce"],
         ]
-        secrets += [value for value, _ in pending.cookies.values()] + ["ann@example.com", "Ann"]
+        secrets += [value for value, _ in pending.cookies.values()] + ["ann@example.com"]
         for secret in secrets:
             assert secret.encode() not in everything, secret
         for part in tokens.access_token.split("."):
