@@ -318,6 +318,11 @@ class ConsumerDocument(Document):
             passwords.append((password.id, password.hash, min(end, seconds_of(password.expires_at))))
         return passwords
 
+    def key_digests(self) -> list[bytes]:
+        """Return the SHA-256 digest of each key."""
+        first = () if self.api_key_sha256 is None else (self.api_key_sha256,)
+        return [bytes.fromhex(text) for text in (*first, *(key.sha256 for key in self.api_keys))]
+
     def all_keys(self) -> list[tuple[str, bytes, float]]:
         """Return (id, SHA-256 digest, end in seconds since the epoch) of each key."""
         end = seconds_of(self.expires_at)

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final
 from authgate_fast.tally import Meter
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from authgate_fast.auth.interface import Authenticator
     from authgate_fast.auth.session import Session
     from authgate_fast.balance.group import Group
@@ -51,6 +53,7 @@ class UpstreamTls:
 
 
 DEFAULT_TLS: Final = UpstreamTls()
+MAX_KNOWN_KEYS: Final = 65_536
 
 
 def place_of(host: str, port: int) -> str:
@@ -275,8 +278,6 @@ class User:
 
     __slots__ = ("consumer", "expires_at", "lines", "passwords", "roles", "username")
 
-    credential_id = "username"  # what a clash of two consumers is about
-
     def __init__(
         self,
         consumer: str,
@@ -294,20 +295,58 @@ class User:
         self.lines = lines
 
 
+class Keys:
+    """What each API key stands for, by the SHA-256 digest (32 bytes) of the key.
+
+    ``holders`` say whose key it is, for all of them. What a request needs is made by `make` (consumer, digest) when
+    the key is first used, and ``known`` from then on: a million consumers are held, and some thousands are heard of.
+    Whoever changes a holder, or what `make` would return, calls `forget`.
+    """
+
+    __slots__ = ("_make", "holders", "known")
+
+    def __init__(self, holders: dict[bytes, str], make: Callable[[str, bytes], Identity | None]) -> None:
+        self.holders = holders
+        self.known: dict[bytes, Identity] = {}
+        self._make = make
+
+    def get(self, digest: bytes) -> Identity | None:
+        """Return who holds the key, None for nobody."""
+        identity = self.known.get(digest)
+        if identity is not None:
+            return identity
+        consumer = self.holders.get(digest)
+        if consumer is None:
+            return None
+        identity = self._make(consumer, digest)
+        if identity is None:
+            return None
+        if len(self.known) >= MAX_KNOWN_KEYS:
+            self.known.clear()
+        self.known[digest] = identity
+        return identity
+
+    def forget(self, digest: bytes) -> None:
+        """Have what the key stands for made anew."""
+        self.known.pop(digest, None)
+
+
 class Consumers:
     """Who may call a gateway with a credential of its own: the one mutable part of a snapshot.
 
-    ``keys`` maps the SHA-256 digest (32 bytes) of an API key to what it stands for, ``users`` a username in
-    UTF-8 to who logs in with it. Both live on from one snapshot to the next.
+    ``keys`` tell what an API key stands for, ``users`` maps a username in UTF-8 to who logs in with it. Both live on
+    from one snapshot to the next.
     """
 
     __slots__ = ("keys", "users")
 
-    def __init__(
-        self, keys: dict[bytes, Identity] | None = None, users: dict[bytes, User] | None = None
-    ) -> None:
-        self.keys: dict[bytes, Identity] = {} if keys is None else keys
+    def __init__(self, keys: Keys | None = None, users: dict[bytes, User] | None = None) -> None:
+        self.keys = Keys({}, _nobody) if keys is None else keys
         self.users: dict[bytes, User] = {} if users is None else users
+
+
+def _nobody(consumer: str, digest: bytes) -> Identity | None:
+    return None
 
 
 class Gateway:

@@ -24,6 +24,7 @@ from authgate_fast.snapshot import (
     Target,
     TimeoutSettings,
 )
+from tests.known_keys import keys_of
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -112,7 +113,7 @@ def _gateway(
     routes: list[tuple[Template, Route]],
     networks: tuple[object, ...],
 ) -> Gateway:
-    consumers = Consumers(keys)
+    consumers = Consumers(keys_of(keys))
     return Gateway(
         name,
         hosts,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +13,7 @@ from authgate_fast.config.compile import build_snapshot
 from authgate_fast.http.request import normalise_host
 from authgate_fast.routing.path_policy import PathPolicy
 from authgate_fast.routing.trie import build_trie
-from authgate_fast.snapshot import Consumers, Gateway, Snapshot, find_gateway
+from authgate_fast.snapshot import MAX_KNOWN_KEYS, Consumers, Gateway, Identity, Keys, Snapshot, find_gateway
 
 
 def gateway(name: str, *hosts: str) -> Gateway:
@@ -98,3 +100,42 @@ def test_it_finds_what_a_naive_search_finds(exact: list[str], wild: list[str], h
         if fitting:
             expected = f"w-{max(fitting, key=len)}"
     assert name_for(build_snapshot(1, gateways), host) == expected
+
+
+def identity(consumer: str) -> Identity:
+    return Identity(consumer, "default", frozenset(), math.inf, b"")
+
+
+def test_what_a_key_stands_for_is_made_once_and_again_when_it_may_have_changed() -> None:
+    made: list[tuple[str, bytes]] = []
+
+    def make(consumer: str, digest: bytes) -> Identity | None:
+        made.append((consumer, digest))
+        return identity(consumer)
+
+    keys = Keys({b"1": "a", b"2": "b"}, make)
+    one = keys.get(b"1")
+    assert one is not None
+    assert keys.get(b"1") is one
+    assert keys.get(b"3") is None
+    assert made == [("a", b"1")]
+    keys.forget(b"1")
+    keys.forget(b"3")
+    assert keys.get(b"1") is not one
+    assert made == [("a", b"1")] * 2
+    del keys.holders[b"2"]
+    assert keys.get(b"2") is None
+
+
+def test_a_key_whose_document_says_nothing_of_it_is_nobodys() -> None:
+    keys = Keys({b"1": "a"}, lambda consumer, digest: None)
+    assert keys.get(b"1") is None
+    assert keys.known == {}
+
+
+def test_only_so_many_keys_are_known() -> None:
+    digests = [b"%d" % number for number in range(MAX_KNOWN_KEYS + 10)]
+    keys = Keys(dict.fromkeys(digests, "a"), lambda consumer, digest: identity(consumer))
+    for digest in digests:
+        assert keys.get(digest) is not None
+        assert len(keys.known) <= MAX_KNOWN_KEYS

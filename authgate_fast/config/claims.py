@@ -7,12 +7,14 @@ report in between. Pure, no IO.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Generic, Protocol, TypeVar
+from bisect import insort
+from collections.abc import Callable, Mapping
+from operator import attrgetter
+from typing import Generic, TypeVar
 
 from authgate_fast.config.keys import DocumentKey, label, redis_key
 from authgate_fast.config.problems import Problem
-from authgate_fast.snapshot import Identity, User
+from authgate_fast.snapshot import User
 
 Settlement = tuple[list[str], dict[str, Problem]]
 """Names of clashes that are over, and the clashes there are now."""
@@ -65,45 +67,48 @@ class HostClaims:
         return over, now
 
 
-class Claimed(Protocol):
-    """What a consumer claims: a key's identity or a user."""
-
-    consumer: str
-    credential_id: str
-
-
-_T = TypeVar("_T", bound=Claimed)
+_T = TypeVar("_T")
 
 
 class ConsumerClaims(Generic[_T]):
     """What the consumers of one gateway claim: their keys, or their usernames.
 
-    ``holders`` is what the snapshot shares and serves from. `words` say what is claimed, for people: the field of
-    the document, one of them, and what to do.
+    ``holders`` is what the snapshot shares and serves from. `consumer_of` tells whose a claim is. `words` say what is
+    claimed, for people: the field of the document, one of them, and what to do.
     """
 
-    __slots__ = ("_reported", "_unsettled", "_waiting", "_words", "holders")
+    __slots__ = ("_consumer_of", "_reported", "_unsettled", "_waiting", "_words", "holders")
 
-    def __init__(self, words: tuple[str, str, str]) -> None:
+    def __init__(self, consumer_of: Callable[[_T], str], words: tuple[str, str, str]) -> None:
         self.holders: dict[bytes, _T] = {}
+        self._consumer_of = consumer_of
         self._words = words
         self._waiting: dict[bytes, list[_T]] = {}
         self._unsettled: set[bytes] = set()
         self._reported: dict[bytes, list[str]] = {}
 
-    def claim(self, name: bytes, claimed: _T) -> None:
-        """Let a consumer have a key or username, or wait for it."""
+    def claim(self, name: bytes, claimed: _T, *, by_name: bool = False) -> None:
+        """Let a consumer have a key or username, or wait for it.
+
+        `by_name`: all that claim it are taken as one batch, in which the names of the consumers say who is first.
+        """
+        consumer_of = self._consumer_of
         holder = self.holders.get(name)
-        if holder is None or holder.consumer == claimed.consumer:
+        if holder is None or consumer_of(holder) == consumer_of(claimed):
             self.holders[name] = claimed
             return
         self._unsettled.add(name)
         waiting = self._waiting.setdefault(name, [])
         for index, other in enumerate(waiting):
-            if other.consumer == claimed.consumer:
+            if consumer_of(other) == consumer_of(claimed):
                 waiting[index] = claimed
                 return
-        waiting.append(claimed)
+        if not by_name:
+            waiting.append(claimed)
+            return
+        if consumer_of(claimed) < consumer_of(holder):
+            self.holders[name], claimed = claimed, holder
+        insort(waiting, claimed, key=consumer_of)
 
     def release(self, name: bytes, consumer: str) -> None:
         """End a consumer's claim, at once; the next in line has it from now on."""
@@ -112,39 +117,46 @@ class ConsumerClaims(Generic[_T]):
             del self.holders[name]
             return
         self._unsettled.add(name)
-        if self.holders[name].consumer == consumer:
+        consumer_of = self._consumer_of
+        if consumer_of(self.holders[name]) == consumer:
             self.holders[name] = waiting.pop(0)
         else:
-            waiting[:] = [other for other in waiting if other.consumer != consumer]
+            waiting[:] = [other for other in waiting if consumer_of(other) != consumer]
         if not waiting:
             del self._waiting[name]
 
-    def settle(self, gateway: str) -> Settlement:
-        """Return how clashes have changed since the last call; no message holds a key or its hash."""
+    def settle(self, gateway: str, credential_of: Callable[[str, bytes], str]) -> Settlement:
+        """Return how clashes have changed since the last call; no message holds a key or its hash.
+
+        `credential_of` (consumer, what is claimed) names the credential in the consumer's document.
+        """
         field, one, advice = self._words
         over: list[str] = []
         now: dict[str, Problem] = {}
         for name in self._unsettled:
             over += self._reported.pop(name, ())
             for claimed in self._waiting.get(name, ()):
-                key = DocumentKey("consumer", gateway, claimed.consumer)
-                clash = f"{label(key)} {one} {claimed.credential_id}"
+                key = DocumentKey("consumer", gateway, self._consumer_of(claimed))
+                credential = credential_of(key.name, name)
+                clash = f"{label(key)} {one} {credential}"
                 now[clash] = Problem(
                     redis_key(key),
                     field,
-                    f"a {one} ({claimed.credential_id}) that another consumer has",
-                    f"the older consumer `{self.holders[name].consumer}` keeps it; {advice}",
+                    f"a {one} ({credential}) that another consumer has",
+                    f"the older consumer `{self._consumer_of(self.holders[name])}` keeps it; {advice}",
                 )
                 self._reported.setdefault(name, []).append(clash)
         self._unsettled.clear()
         return [clash for clash in over if clash not in now], now
 
 
-def key_claims() -> ConsumerClaims[Identity]:
-    """Return the claims on keys, by their SHA-256 digest."""
-    return ConsumerClaims(("api_keys", "key", "each consumer needs its own key"))
+def key_claims() -> ConsumerClaims[str]:
+    """Return the claims on keys, by their SHA-256 digest; a claim is the consumer's name."""
+    return ConsumerClaims(str, ("api_keys", "key", "each consumer needs its own key"))
 
 
 def user_claims() -> ConsumerClaims[User]:
     """Return the claims on usernames, in UTF-8."""
-    return ConsumerClaims(("username", "name", "each consumer needs its own username"))
+    return ConsumerClaims(
+        attrgetter("consumer"), ("username", "name", "each consumer needs its own username")
+    )

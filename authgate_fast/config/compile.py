@@ -205,13 +205,44 @@ def _compile_check(check: HealthCheckDocument) -> HealthCheck:
     )
 
 
-def compile_consumer(
-    consumer: str, document: ConsumerDocument, role_sets: dict[tuple[str, ...], frozenset[str]]
-) -> tuple[list[tuple[bytes, Identity]], User | None]:
-    """Return what each key digest of a consumer stands for, and the user if it has a password.
+RoleSets = dict[tuple[str, ...], frozenset[str]]
+"""Lets equal roles be one object."""
 
-    `role_sets` lets equal roles be one object.
-    """
+
+def compile_key(
+    consumer: str, document: ConsumerDocument, digest: bytes, role_sets: RoleSets
+) -> Identity | None:
+    """Return what a key of the consumer stands for; None if the document has no such key."""
+    for key_id, known, ends_at in document.all_keys():
+        if known == digest:
+            roles, lines = _roles_and_lines(consumer, document, role_sets)
+            return _identity(consumer, roles, lines, key_id, ends_at, digest)
+    return None
+
+
+def compile_user(consumer: str, document: ConsumerDocument, role_sets: RoleSets) -> User | None:
+    """Return who logs in with the consumer's passwords; None if it has none."""
+    if document.password_hash is None and not document.passwords:
+        return None
+    passwords = document.all_passwords()
+    username = document.login_name(consumer)
+    roles, lines = _roles_and_lines(consumer, document, role_sets)
+    return User(
+        consumer,
+        username,
+        tuple(
+            (text, _identity(consumer, roles, lines, password_id, ends_at, username, text))
+            for password_id, text, ends_at in passwords
+        ),
+        roles,
+        seconds_of(document.expires_at),
+        lines.encode("ascii"),
+    )
+
+
+def _roles_and_lines(
+    consumer: str, document: ConsumerDocument, role_sets: RoleSets
+) -> tuple[frozenset[str], str]:
     roles = role_sets.get(document.roles)
     if roles is None:
         roles = role_sets[document.roles] = frozenset(document.roles)
@@ -219,26 +250,20 @@ def compile_consumer(
     if roles:
         # In the order of the document, each role once.
         lines += f"X-Consumer-Roles: {','.join(dict.fromkeys(document.roles))}\r\n"
+    return roles, lines
 
-    def identity(credential_id: str, ends_at: float, name: bytes, secret: str = "") -> Identity:
-        own_lines = f"{lines}X-Credential-Id: {credential_id}\r\n".encode("ascii")
-        return Identity(consumer, credential_id, roles, ends_at, own_lines, name=name, secret=secret)
 
-    keys = [(digest, identity(key_id, ends_at, digest)) for key_id, digest, ends_at in document.all_keys()]
-    passwords = document.all_passwords()
-    if not passwords:
-        return keys, None
-    username = document.login_name(consumer)
-    return keys, User(
-        consumer,
-        username,
-        tuple(
-            (text, identity(password_id, ends_at, username, text)) for password_id, text, ends_at in passwords
-        ),
-        roles,
-        seconds_of(document.expires_at),
-        lines.encode("ascii"),
-    )
+def _identity(
+    consumer: str,
+    roles: frozenset[str],
+    lines: str,
+    credential_id: str,
+    ends_at: float,
+    name: bytes,
+    secret: str = "",
+) -> Identity:
+    own_lines = f"{lines}X-Credential-Id: {credential_id}\r\n".encode("ascii")
+    return Identity(consumer, credential_id, roles, ends_at, own_lines, name=name, secret=secret)
 
 
 def narrow(settings: TimeoutSettings, document: Narrowing) -> TimeoutSettings:

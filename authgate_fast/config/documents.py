@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import orjson
 from pydantic import ValidationError
 
 from authgate_fast.config.keys import DocumentKey, redis_key
@@ -37,7 +38,8 @@ def read_document_at(key: DocumentKey, raw: bytes, where: str, path: str) -> Any
     try:
         document: AnyDocument = _VALIDATE[key.kind](raw)
         # Parsers differ in which of two fields of one name they take; ours would not even say so.
-        _doubled_fields(raw.decode("utf-8"))
+        if not _has_all_strings(raw):
+            _doubled_fields(raw.decode("utf-8"))
     except ValidationError as error:
         also = NESTED_IN_GATEWAY if path and key.kind == "gateway" else ()
         return explain(error, MODELS[key.kind], where or redis_key(key), path, also)
@@ -56,6 +58,32 @@ def summarise(problems: Sequence[Problem]) -> Problem:
     more = f"{others} more: {places}{', ...' if others > 3 else ''}"
     hint = f"{first.hint}; {more}" if first.hint else more
     return Problem(first.where, first.path, first.found, first.message, hint)
+
+
+def _has_all_strings(raw: bytes) -> bool:
+    """Tell, in a third of the time, whether no field of this JSON was dropped for another of its name.
+
+    Each name and each text stands between two quotes; a field that was dropped leaves quotes that belong to nothing.
+    False also where an escape makes the count worthless.
+    """
+    if b"\\" in raw:
+        return False
+    try:
+        value = orjson.loads(raw)
+    except ValueError:  # it is stricter than the parser of the documents
+        return False
+    return raw.count(b'"') == 2 * _count_strings(value)
+
+
+def _count_strings(value: Any) -> int:
+    """Count the names and texts in an object or array."""
+    count, items = (len(value), value.values()) if type(value) is dict else (0, value)
+    for item in items:
+        if type(item) is str:
+            count += 1
+        elif type(item) is dict or type(item) is list:
+            count += _count_strings(item)
+    return count
 
 
 def _check_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

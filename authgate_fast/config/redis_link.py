@@ -33,7 +33,7 @@ from redis.exceptions import (
 )
 
 from authgate_fast.config.documents import MAX_DOCUMENT_BYTES
-from authgate_fast.config.redis_texts import Text, TextsReader, TooLarge
+from authgate_fast.config.redis_texts import Text, TextsReader, TooLarge, pack_command
 
 if TYPE_CHECKING:
     from authgate_fast.config.redis_sentinel import Sentinels
@@ -215,7 +215,7 @@ class Link:
             return await (await self._texts_reader(command)).page()
 
     async def _texts_reader(self, command: Sequence[str | bytes | int]) -> TextsReader:
-        await self._connection.send_command(*command, check_health=False)
+        await self._connection.send_packed_command([pack_command(command)], check_health=False)
         return TextsReader(self._connection._reader, MAX_VALUE_BYTES)
 
     async def call_many(self, commands: Iterable[Sequence[str | bytes | int]]) -> list[Any]:

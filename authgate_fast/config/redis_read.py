@@ -7,7 +7,7 @@ prefixes that name no document are reported by `KeyReader`.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Container, Iterable
 from typing import TYPE_CHECKING
 
 from authgate_fast.config.keys import KEY_PREFIXES, DocumentKey, Unreadable, parse_redis_key
@@ -24,7 +24,7 @@ PAGE_KEYS = 250
 MAX_MALFORMED = 1_000
 """Malformed keys that are reported one by one."""
 MAX_GONE = 10_000
-"""Names of deleted documents that may stay remembered."""
+"""Names of deleted documents that may stay remembered, those of consumers left out."""
 
 _KEY_FORMS = "authgate:gateway:<gateway>, authgate:service|route|consumer:<gateway>:<name>"
 _REPLICATION_ID = re.compile(rb"master_replid:([0-9a-f]{40})")
@@ -47,13 +47,15 @@ PREFIXES = tuple(prefix.encode() for prefix in KEY_PREFIXES)
 class KeyReader:
     """Reads the names of keys, and reports those under our prefixes that name no document while they last.
 
-    Names are remembered: a comparison that made a hundred thousand new objects would make Python's garbage
-    collection look at every object of the process, and hold the loop for as long.
+    All names but those of consumers are remembered: a comparison that made ten thousand new objects and kept them for
+    its time would make Python's garbage collection look at every object of the process, and hold the loop for as
+    long. Of consumers there may be a million, and nobody keeps theirs.
     """
 
     def __init__(self, configuration: Configuration) -> None:
         self._configuration = configuration
         self._names: dict[bytes, DocumentKey] = {}
+        self._limit = MAX_GONE
         self._malformed: set[bytes] = set()
 
     def parse(
@@ -64,7 +66,8 @@ class KeyReader:
         for raw in raw_keys:
             key = self._names.get(raw) or parse_redis_key(raw.decode("ascii", "replace"))
             if key is not None:
-                self._names[raw] = key
+                if key.kind != "consumer":
+                    self._names[raw] = key
                 keys[key] = raw
             elif raw.startswith(PREFIXES):
                 self._report(raw)
@@ -72,10 +75,11 @@ class KeyReader:
                     malformed.add(raw)
         return keys
 
-    def forget_all_but(self, documents: set[DocumentKey], malformed: set[bytes]) -> None:
+    def forget_all_but(self, documents: Container[DocumentKey], malformed: set[bytes]) -> None:
         """Forget the keys that are in Redis no more."""
-        if len(self._names) > len(documents) + MAX_GONE:
+        if len(self._names) > self._limit:
             self._names = {raw: key for raw, key in self._names.items() if key in documents}
+            self._limit = len(self._names) + MAX_GONE
         self._forget(self._malformed - malformed)
 
     async def recheck(self, link: Link, raw_keys: Iterable[bytes]) -> None:

@@ -29,12 +29,14 @@ import asyncio
 import logging
 import random
 import time
+from collections.abc import AsyncGenerator, Container
 from contextlib import aclosing
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from authgate_fast.config.keys import KEY_PREFIXES, DocumentKey
+from authgate_fast.config.keys import KEY_PREFIXES, DocumentKey, redis_key
 from authgate_fast.config.redis_link import (
     FAILURES,
     Link,
@@ -63,6 +65,9 @@ MAX_REST_S = 0.025
 SETTLE_S = 0.5
 """The same while an empty Redis is being filled again: half of a configuration is worse than the old one."""
 MAX_SETTLE_S = 5.0
+MANY_CHANGES = 5_000
+"""So many that a full read has found are not gathered further: consumers come in force while it goes on. A few thousand
+are one change, as a deployment meant them; a million would not fit beside themselves."""
 PAUSE_S = 0.002
 """Between two pages of a comparison, which is in no hurry."""
 QUIET_S = 1.0
@@ -103,6 +108,7 @@ class RedisSource:
         self._compare_interval_s = compare_interval_s
         self._master: str | None = None
         self._current_at: float | None = None
+        self._loads = 0
         self._apply_lock = asyncio.Lock()
         self._outcome = asyncio.Event()  # the first attempt to follow Redis has succeeded or failed
         # What the listener was told and what is not read yet.
@@ -110,7 +116,6 @@ class RedisSource:
         self._dirty: set[bytes] = set()
         self._is_flushed = False
         # Of all connections together.
-        self._refused: set[DocumentKey] = set()  # in Redis, and not in force as they stand there
         self._keys = KeyReader(configuration)
         self._history_read: bytes | None = None
         self._history_of_documents: bytes | None = None
@@ -160,6 +165,7 @@ class RedisSource:
         async with self._apply_lock:
             if documents and not self._configuration.snapshot.ready:
                 await _finish(self._configuration.replace_all_steps(documents))
+                self._loads += 1
                 log.warning("serving the %d documents saved in %s", len(documents), state_dir.path)
 
     async def _follow(self) -> None:
@@ -304,47 +310,77 @@ class RedisSource:
         self._wake.clear()
         self._dirty.clear()
         history = await read_history(reader)
-        in_force = self._configuration.documents
-        seen: set[DocumentKey] = set()
+        in_force, refused = self._configuration.documents, self._configuration.bad
         malformed: set[bytes] = set()
         changes: dict[DocumentKey, Raw] = {}
         has_text = False
-        async with aclosing(scan(reader)) as pages:
+        missed = 0
+        many = MANY_CHANGES
+        loads = self._loads
+        async with aclosing(self._to_read(reader, changes, malformed)) as pages:
             async for page in pages:
-                keys = self._keys.parse(page, malformed)
-                new = [(key, raw) for key, raw in keys.items() if key not in seen]
-                seen.update(keys)
-                for start in range(0, len(new), PAGE_KEYS):
-                    for key, text in (await fetch(reader, dict(new[start : start + PAGE_KEYS]))).items():
-                        has_text = has_text or isinstance(text, bytes)
-                        if text != in_force.get(key) or key in self._refused:
-                            changes[key] = text
-                    await asyncio.sleep(pause_s)
+                for key, text in (await fetch(reader, page)).items():
+                    has_text = has_text or isinstance(text, bytes)
+                    if key in refused:
+                        changes[key] = text
+                    elif text != in_force.get(key):
+                        changes[key] = text
+                        missed += 1
+                await asyncio.sleep(pause_s)
                 if self._is_flushed:
                     return False
                 if self._wake.is_set() and self.connected and not self.suspect_empty:
                     # A change does not wait for a comparison to end, and what it has read is newer.
                     for key in await self._read_changes(reader):
-                        seen.add(key)
                         changes.pop(key, None)
-        self._keys.forget_all_but(seen, malformed)
+                if len(changes) >= many:
+                    await self._apply(_take_present_consumers(changes))
+                    many = len(changes) + MANY_CHANGES
         if not has_text:
             await self._load_saved()
+            loads = self._loads
             if not self._is_emptiness_meant(history, was_flushed):
                 self._history_read = history
                 self._suspect()
                 return True
-        changes.update(dict.fromkeys((in_force.keys() | self._refused) - seen))
-        missed = changes.keys() - self._refused
+            changes.update(dict.fromkeys(chain(in_force, refused)))
         if missed and self.connected and not was_flushed and not self.suspect_empty:
-            log.info("the comparison with Redis found %d missed changes", len(missed))
+            log.info("the comparison with Redis found %d missed changes", missed)
         await self._apply(changes, is_all=True)
+        self._keys.forget_all_but(in_force, malformed)
+        if loads != self._loads:
+            return False  # documents of the last run have come in force meanwhile, and nobody has looked for them
         self._history_read = self._history_of_documents = history
         self.suspect_empty = False
         return True
 
+    async def _to_read(
+        self, reader: Link, changes: Container[DocumentKey], malformed: set[bytes]
+    ) -> AsyncGenerator[dict[DocumentKey, bytes], None]:
+        """Yield what is to be read, page by page: what is in Redis and not in force, then what is in force.
+
+        So every document is read once, and all that are gone are found, without a list of a million names.
+        """
+        in_force = self._configuration.documents
+        known = in_force.pages(PAGE_KEYS)
+        has_names = False
+        async with aclosing(scan(reader)) as pages:
+            async for page in pages:
+                keys = self._keys.parse(page, malformed)
+                has_names = has_names or bool(keys)
+                new = [one for one in keys.items() if one[0] not in in_force and one[0] not in changes]
+                for start in range(0, len(new) or 1, PAGE_KEYS):
+                    yield dict(new[start : start + PAGE_KEYS])
+        if not has_names:
+            return
+        for names in known:
+            yield {key: redis_key(key).encode() for key in names if key not in changes}
+        refused = [key for key in self._configuration.bad if key not in in_force and key not in changes]
+        for start in range(0, len(refused), PAGE_KEYS):
+            yield {key: redis_key(key).encode() for key in refused[start : start + PAGE_KEYS]}
+
     def _is_emptiness_meant(self, history: bytes | None, was_flushed: bool) -> bool:
-        if not self._configuration.documents:
+        if not self._configuration.documents or not self._configuration.snapshot.ready:
             return True
         if history is not None and history == self._history_of_documents:
             return True
@@ -365,20 +401,23 @@ class RedisSource:
         async with self._apply_lock:
             configuration = self._configuration
             revision = configuration.revision
-            if is_all and not configuration.snapshot.ready:
-                texts = {key: text for key, text in changes.items() if text is not None}
-                await _finish(configuration.replace_all_steps(texts))
-            elif changes:
-                await _finish(configuration.apply_steps(changes))
-            for key, text in changes.items():
-                if text is not None and configuration.documents.get(key) != text:
-                    self._refused.add(key)
-                else:
-                    self._refused.discard(key)
-            if self._state_dir is not None and configuration.revision != revision:
+            if changes or (is_all and not configuration.snapshot.ready):
+                await _finish(configuration.apply_steps(changes, becomes_ready=is_all))
+            is_whole = configuration.snapshot.ready
+            if self._state_dir is not None and is_whole and configuration.revision != revision:
                 self._state_dir.note_change()
         self.last_sync_at = time.time()
         self._current_at = time.monotonic()
+
+
+def _take_present_consumers(changes: dict[DocumentKey, Raw]) -> dict[DocumentKey, Raw]:
+    """Move the consumers that are there out of `changes`."""
+    taken: dict[DocumentKey, Raw] = {
+        key: raw for key, raw in changes.items() if key.kind == "consumer" and raw is not None
+    }
+    for key in taken:
+        del changes[key]
+    return taken
 
 
 async def _finish(steps: Steps) -> None:

@@ -1,4 +1,4 @@
-"""Reads the two replies of Redis that are as long as the configuration: those of SCAN and MGET.
+"""Asks Redis for the two replies that are as long as the configuration, those of SCAN and MGET, and reads them.
 
 A client library spends microseconds on each text of a reply, and a start reads hundreds of thousands. This reads
 nothing but arrays of bulk strings, straight from the connection's stream; whatever else comes is an error. A text
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 from asyncio import IncompleteReadError
+from collections.abc import Sequence
 
 from redis._parsers import BaseParser
 from redis.exceptions import ConnectionError, InvalidResponse  # noqa: A004  # see redis_link
@@ -26,6 +27,12 @@ class TooLarge(bytes):
 
 
 Text = bytes | None
+
+
+def pack_command(words: Sequence[str | bytes | int]) -> bytes:
+    """Return a command as it goes over the wire: an array of bulk strings."""
+    raw = [word if isinstance(word, bytes) else str(word).encode() for word in words]
+    return b"*%d\r\n" % len(raw) + b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in raw])
 
 
 class TextsReader:

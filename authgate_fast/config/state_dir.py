@@ -13,13 +13,14 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import orjson
 
 from authgate_fast.config.keys import DocumentKey, parse_redis_key, redis_key
 from authgate_fast.config.state_lock import StateDirError, lock_state_dir
+from authgate_fast.config.texts import Texts
 
 __all__ = ["StateDir", "StateDirError"]
 
@@ -77,7 +78,7 @@ class StateDir:
         if self._writes:
             self._changed.set()
 
-    async def run(self, documents: Mapping[DocumentKey, bytes]) -> None:
+    async def run(self, documents: Texts) -> None:
         """Write `documents` after each change, once in ``debounce_s``; the last ones also when cancelled."""
         pending = False
         try:
@@ -129,16 +130,15 @@ class StateDir:
             os.close(fd)
 
 
-def _encode(documents: Mapping[DocumentKey, bytes]) -> Iterator[bytes]:
+def _encode(documents: Texts) -> Iterator[bytes]:
     """Yield the file in pieces of a few hundred documents; each text stays exactly what it is in Redis.
 
     The documents may change between two pieces; whoever changes them has them written again.
     """
     yield b'{"format":%d,"documents":{' % FORMAT
     dumps, separator = orjson.dumps, b"\n"
-    keys = list(documents)
-    for start in range(0, len(keys), _STEP):
-        texts = [(key, documents.get(key)) for key in keys[start : start + _STEP]]
+    for page in documents.pages(_STEP):
+        texts = [(key, documents.get(key)) for key in page]
         lines = [
             dumps(redis_key(key)) + b":" + dumps(text.decode("utf-8"))
             for key, text in texts

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Literal
 
@@ -24,15 +25,18 @@ from authgate_fast.config.claims import HostClaims, key_claims, user_claims
 from authgate_fast.config.compile import (
     STEP,
     Compiled,
+    RoleSets,
     RouteClash,
     Steps,
     build_snapshot,
-    compile_consumer,
     compile_gateway_steps,
+    compile_key,
+    compile_user,
 )
 from authgate_fast.config.documents import read_document, summarise
 from authgate_fast.config.keys import DocumentKey, Unreadable, label, redis_key
 from authgate_fast.config.problems import Problem, printable
+from authgate_fast.config.texts import Texts
 from authgate_fast.limits import DEFAULTS, Limits
 from authgate_fast.model import (
     AnyDocument,
@@ -41,7 +45,7 @@ from authgate_fast.model import (
     RouteDocument,
     ServiceDocument,
 )
-from authgate_fast.snapshot import Consumers, Gateway, Identity, Snapshot, User
+from authgate_fast.snapshot import Consumers, Gateway, Identity, Keys, Snapshot
 
 if TYPE_CHECKING:
     from authgate_fast.auth.interface import Authenticator
@@ -75,13 +79,13 @@ class _House:
         "users",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, make: Callable[[str, bytes], Identity | None]) -> None:
         self.document: GatewayDocument | None = None
         self.services: dict[str, ServiceDocument] = {}
         self.routes: dict[str, RouteDocument] = {}
         self.keys = key_claims()
         self.users = user_claims()
-        self.consumers = Consumers(self.keys.holders, self.users.holders)
+        self.consumers = Consumers(Keys(self.keys.holders, make), self.users.holders)
         self._auth: tuple[tuple[Auth, str], Authenticator] | None = None
         self.compiled: Gateway | None = None
         self.route_clashes: list[RouteClash] = []
@@ -104,10 +108,10 @@ class _Draft:
 
     __slots__ = ("compiled", "document", "route_clashes", "routes", "services")
 
-    def __init__(self, house: _House) -> None:
-        self.document = house.document
-        self.services = dict(house.services)
-        self.routes = dict(house.routes)
+    def __init__(self, house: _House | None) -> None:
+        self.document = house.document if house is not None else None
+        self.services = dict(house.services) if house is not None else {}
+        self.routes = dict(house.routes) if house is not None else {}
         self.compiled: Gateway | None = None
         self.route_clashes: list[RouteClash] = []
 
@@ -134,9 +138,10 @@ class _Draft:
 class Configuration:
     """Takes documents in, keeps the good ones, and holds the ``snapshot`` that workers serve.
 
-    ``revision`` grows with every accepted change, those of consumers too. ``refused`` maps what
-    is not in force (a document's label, a clash, a malformed key) to why. ``documents`` holds the last
-    good JSON of every document. ``on_swap`` is called with each new snapshot after it is in place.
+    ``revision`` grows with every accepted change, those of consumers too. ``refused`` maps what is not in force (a
+    document's label, a clash, a malformed key) to why. ``documents`` holds the last good JSON of every document,
+    ``bad`` the text of each that is refused, so that reading it again says nothing new. ``on_swap`` is called with
+    each new snapshot after it is in place.
     """
 
     def __init__(self, limits: Limits = DEFAULTS) -> None:
@@ -144,23 +149,25 @@ class Configuration:
         self.snapshot = Snapshot()
         self.revision = 0
         self.refused: dict[str, Problem] = {}
-        self.documents: dict[DocumentKey, bytes] = {}
+        self.documents = Texts()
+        self.bad: dict[DocumentKey, bytes | Unreadable] = {}
         self.on_swap: list[Callable[[Snapshot], None]] = []
         self._houses: dict[str, _House] = {}
         self._hosts = HostClaims()
-        # The text of each document that is refused, so that reading it again says nothing new.
-        self._bad: dict[DocumentKey, bytes | Unreadable] = {}
-        self._role_sets: dict[tuple[str, ...], frozenset[str]] = {}
+        self._role_sets: RoleSets = {}
         self._is_working = False
 
-    def apply(self, changes: Mapping[DocumentKey, Raw]) -> None:
-        """Take `changes` in; None deletes. Does not make a first snapshot ready: `replace_all` does."""
-        for _ in self.apply_steps(changes):
+    def apply(self, changes: Mapping[DocumentKey, Raw], *, becomes_ready: bool = False) -> None:
+        """Take `changes` in; None deletes. `becomes_ready`: with them the configuration is whole.
+
+        Until it is, whatever comes is part of one batch.
+        """
+        for _ in self.apply_steps(changes, becomes_ready=becomes_ready):
             pass
 
-    def apply_steps(self, changes: Mapping[DocumentKey, Raw]) -> Steps:
+    def apply_steps(self, changes: Mapping[DocumentKey, Raw], *, becomes_ready: bool = False) -> Steps:
         """Do what `apply` does, in steps."""
-        return self._work(changes, is_all=False)
+        return self._work(changes, is_all=False, becomes_ready=becomes_ready)
 
     def replace_all(self, documents: Mapping[DocumentKey, bytes | Unreadable]) -> None:
         """Make `documents` the whole configuration; only what differs is worked on."""
@@ -169,7 +176,7 @@ class Configuration:
 
     def replace_all_steps(self, documents: Mapping[DocumentKey, bytes | Unreadable]) -> Steps:
         """Do what `replace_all` does, in steps."""
-        return self._work(documents, is_all=True)
+        return self._work(documents, is_all=True, becomes_ready=True)
 
     def report_malformed(self, key_text: str, message: str) -> None:
         """Report a Redis key under our prefixes that names no document; said once in the log."""
@@ -180,7 +187,7 @@ class Configuration:
         """Take back what `report_malformed` said: the key is gone."""
         self.refused.pop(printable(key_text), None)
 
-    def _work(self, given: Mapping[DocumentKey, Raw], *, is_all: bool) -> Steps:
+    def _work(self, given: Mapping[DocumentKey, Raw], *, is_all: bool, becomes_ready: bool) -> Steps:
         if self._is_working:
             raise RuntimeError("the steps of one change must end before the next begins")
         self._is_working = True
@@ -195,21 +202,22 @@ class Configuration:
                 if count % (STEP * 8) == 0:
                     yield
             yield from self._take_consumers(consumers)
-            yield from self._take_others(others, becomes_ready=is_all and not self.snapshot.ready)
+            yield from self._take_others(others, becomes_ready=becomes_ready and not self.snapshot.ready)
         finally:
             self._is_working = False
 
     def _gone(self, given: Mapping[DocumentKey, Raw]) -> list[tuple[DocumentKey, Raw]]:
-        known = [*self.documents, *(key for key in self._bad if key not in self.documents)]
+        known = chain(self.documents, (key for key in self.bad if key not in self.documents))
         return [(key, None) for key in known if key not in given]
 
     def _is_news(self, key: DocumentKey, raw: Raw) -> bool:
-        bad = self._bad.get(key)
+        bad = self.bad.get(key)
         if raw is None:
             return bad is not None or key in self.documents
         if bad is not None:
             return raw != bad
-        return raw != self.documents.get(key)
+        known = self.documents.get(key)
+        return known is None or raw != known
 
     def _take_consumers(self, news: list[tuple[DocumentKey, Raw]]) -> Steps:
         """Change credentials in place, document by document; a snapshot has no part in it."""
@@ -238,41 +246,72 @@ class Configuration:
         old_raw = self.documents.get(key)
         if raw == old_raw:
             return False
-        house = self._houses.get(key.gateway)
-        if house is None:
-            house = self._houses[key.gateway] = _House()
-        keys: list[tuple[bytes, Identity]] = []
-        user: User | None = None
+        house = self._house(key.gateway)
+        digests: list[bytes] = []
+        user = None
         if isinstance(new, ConsumerDocument) and new.enabled:
-            if len(self._role_sets) > _MAX_ROLE_SETS:
-                self._role_sets.clear()
-            keys, user = compile_consumer(key.name, new, self._role_sets)
+            digests = new.key_digests()
+            user = compile_user(key.name, new, self._shared_roles())
         if old_raw is not None:
             # Keeping the digests of every consumer would cost more memory than reading one again costs time.
             old = read_document(key, old_raw)
             if isinstance(old, ConsumerDocument) and old.enabled:
-                kept = {digest for digest, _ in keys}
-                for _, digest, _ in old.all_keys():
-                    if digest not in kept:
+                for digest in old.key_digests():
+                    house.consumers.keys.forget(digest)
+                    if digest not in digests:
                         house.keys.release(digest, key.name)
                 username = old.login_name(key.name)
                 if old.all_passwords() and (user is None or user.username != username):
                     house.users.release(username, key.name)
-        for digest, identity in keys:
-            house.keys.claim(digest, identity)
+        by_name = not self.snapshot.ready  # all that is there at the start is one batch, however it comes
+        for digest in digests:
+            house.keys.claim(digest, key.name, by_name=by_name)
+            house.consumers.keys.forget(digest)
         if user is not None:
-            house.users.claim(user.username, user)
+            house.users.claim(user.username, user, by_name=by_name)
         if isinstance(raw, bytes):
             self.documents[key] = raw
         else:
             self.documents.pop(key, None)
         return True
 
+    def _house(self, gateway: str) -> _House:
+        house = self._houses.get(gateway)
+        if house is None:
+            house = self._houses[gateway] = _House(partial(self._identity, gateway))
+        return house
+
+    def _shared_roles(self) -> RoleSets:
+        if len(self._role_sets) > _MAX_ROLE_SETS:
+            self._role_sets.clear()
+        return self._role_sets
+
+    def _consumer(self, gateway: str, name: str) -> ConsumerDocument | None:
+        """Return a consumer that is in force."""
+        key = DocumentKey("consumer", gateway, name)
+        text = self.documents.get(key)
+        document = None if text is None else read_document(key, text)
+        return document if isinstance(document, ConsumerDocument) and document.enabled else None
+
+    def _identity(self, gateway: str, consumer: str, digest: bytes) -> Identity | None:
+        document = self._consumer(gateway, consumer)
+        return None if document is None else compile_key(consumer, document, digest, self._shared_roles())
+
     def _settle_keys(self, gateway: str) -> None:
         house = self._houses.get(gateway)
         if house is None:
             return
-        for over, new in (house.keys.settle(gateway), house.users.settle(gateway)):
+
+        def key_id(consumer: str, digest: bytes) -> str:
+            document = self._consumer(gateway, consumer)
+            keys = document.all_keys() if document is not None else ()
+            return next((key_id for key_id, known, _ in keys if known == digest), "")
+
+        settled = (
+            house.keys.settle(gateway, key_id),
+            house.users.settle(gateway, lambda consumer, name: "username"),
+        )
+        for over, new in settled:
             for name in over:
                 self.refused.pop(name, None)
             for name, problem in new.items():
@@ -292,7 +331,7 @@ class Configuration:
                     continue
                 draft = drafts.get(key.gateway)
                 if draft is None:
-                    draft = drafts[key.gateway] = _Draft(self._houses.get(key.gateway) or _House())
+                    draft = drafts[key.gateway] = _Draft(self._houses.get(key.gateway))
                 if document is None:
                     draft.drop(key)
                 else:
@@ -302,7 +341,7 @@ class Configuration:
         for gateway in sorted(drafts):
             draft = drafts[gateway]
             if draft.document is not None and draft.document.enabled:
-                house = self._houses.setdefault(gateway, _House())
+                house = self._house(gateway)
                 compiled: Compiled = yield from compile_gateway_steps(
                     gateway,
                     draft.document,
@@ -327,7 +366,7 @@ class Configuration:
         wanted: dict[str, tuple[str, ...]] = {}
         for name in sorted(drafts):
             draft = drafts[name]
-            house = self._houses.setdefault(name, _House())
+            house = self._house(name)
             self._settle_routes(name, house.route_clashes, draft.route_clashes)
             house.document, house.services, house.routes = draft.document, draft.services, draft.routes
             house.compiled, house.route_clashes = draft.compiled, draft.route_clashes
@@ -381,12 +420,12 @@ class Configuration:
                 self._accept(key)
                 return document
             problem = summarise(document)
-        self._bad[key] = raw
+        self.bad[key] = raw
         self._report(label(key), problem)
         return False
 
     def _accept(self, key: DocumentKey) -> None:
-        if self._bad and self._bad.pop(key, None) is not None:
+        if self.bad and self.bad.pop(key, None) is not None:
             self.refused.pop(label(key), None)
 
     def _report(self, name: str, problem: Problem) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from authgate_fast.auth.api_key import MAX_KEY_BYTES, ApiKeyAuthenticator
 from authgate_fast.auth.interface import Authenticator
 from tests.auth.kit import NOW, Adapter
+from tests.known_keys import keys_of, remove
 from tests.plan_world import Fields, credential, key
 
 
@@ -14,18 +15,16 @@ class ApiKeyAdapter(Adapter):
 
     def __init__(self, gateway: str = "kit") -> None:
         super().__init__(gateway)
-        self._authenticator = ApiKeyAuthenticator(gateway, "X-Api-Key", self.consumers)
-        self.consumers.keys.update(
-            {
-                key(f"good-key-of-{gateway}"): credential("app", "reader"),
-                key("brief-key"): credential("brief", expires_at=NOW + 100),
-                key("old-key"): credential("old", expires_at=NOW),
-                key("x" * (MAX_KEY_BYTES + 1)): credential("long"),
-            }
-        )
-
-        for digest, identity in self.consumers.keys.items():
+        identities = {
+            key(f"good-key-of-{gateway}"): credential("app", "reader"),
+            key("brief-key"): credential("brief", expires_at=NOW + 100),
+            key("old-key"): credential("old", expires_at=NOW),
+            key("x" * (MAX_KEY_BYTES + 1)): credential("long"),
+        }
+        for digest, identity in identities.items():
             identity.name = digest
+        self.consumers.keys = keys_of(identities)
+        self._authenticator = ApiKeyAuthenticator(gateway, "X-Api-Key", self.consumers)
 
     def authenticator(self) -> Authenticator:
         return self._authenticator
@@ -56,7 +55,7 @@ class ApiKeyAdapter(Adapter):
         }
 
     def end_access(self) -> bool:
-        del self.consumers.keys[key(f"good-key-of-{self.gateway}")]
+        remove(self.consumers.keys, key(f"good-key-of-{self.gateway}"))
         return True
 
 

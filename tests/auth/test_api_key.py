@@ -21,6 +21,7 @@ from authgate_fast.decision import Client
 from authgate_fast.errors import Reason
 from authgate_fast.http.request import RequestHead
 from authgate_fast.snapshot import Consumers, Identity
+from tests.known_keys import keys_of
 
 NOW = 1_000.0
 
@@ -34,7 +35,7 @@ def known(**keys: Identity) -> dict[bytes, Identity]:
 
 
 def identify(presented: list[bytes], keys: dict[bytes, Identity], now: float = NOW) -> Identity | Reason:
-    authenticator = ApiKeyAuthenticator("shop-api", "X-Api-Key", Consumers(keys))
+    authenticator = ApiKeyAuthenticator("shop-api", "X-Api-Key", Consumers(keys_of(keys)))
     head = RequestHead(b"GET", b"/", 1, [])
     found = authenticator.identify(
         head, [(b"x-api-key", value) for value in presented], Client("192.0.2.1"), now

@@ -44,7 +44,10 @@ def put(client: redis.Redis, **consumers: dict[str, Any]) -> None:
 def accepts(configuration: Configuration, name: str) -> bool:
     """Tell whether the gateway knows the consumer's key at this moment."""
     gateway = configuration.snapshot.gateways.get("shop")
-    return gateway is not None and hashlib.sha256(key_of(name).encode()).digest() in gateway.consumers.keys
+    return (
+        gateway is not None
+        and hashlib.sha256(key_of(name).encode()).digest() in gateway.consumers.keys.holders
+    )
 
 
 async def eventually(condition: Callable[[], object], within_s: float = 8.0) -> float:

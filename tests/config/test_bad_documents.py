@@ -352,7 +352,7 @@ def test_a_bad_document_is_refused_alone_and_the_last_good_version_stays(raw: by
     gateway = configuration.snapshot.gateways["shop"]
     assert configuration.snapshot is not before
     assert configuration.snapshot.exact == {b"shop.test": gateway}
-    assert gateway.consumers.keys.keys() == {bytes.fromhex("ab" * 32)}
+    assert gateway.consumers.keys.holders.keys() == {bytes.fromhex("ab" * 32)}
     leaf = gateway.trie.match([b"a", b"1"])
     assert leaf is not None
     assert leaf.by_method[b"GET"].service is not None

@@ -9,10 +9,11 @@ from authgate_fast.config.authenticators import make_authenticator
 from authgate_fast.config.compile import (
     STEP,
     build_snapshot,
-    compile_consumer,
     compile_gateway,
     compile_gateway_steps,
+    compile_key,
     compile_service,
+    compile_user,
 )
 from authgate_fast.limits import DEFAULTS, Limits
 from authgate_fast.model import ConsumerDocument, GatewayDocument, RouteDocument, ServiceDocument
@@ -236,22 +237,27 @@ def test_a_credential_carries_its_identity_lines_and_shares_its_roles() -> None:
     consumer = _consumer(
         api_key_sha256="ab" * 32, api_keys=[{"id": "k2", "sha256": "cd" * 32}], roles=["b", "a", "b"]
     )
-    ((first, one), (second, two)), user = compile_consumer("app", consumer, role_sets)
-    assert user is None
-    assert (first, second) == (b"\xab" * 32, b"\xcd" * 32)
+    assert compile_user("app", consumer, role_sets) is None
+    assert consumer.key_digests() == [b"\xab" * 32, b"\xcd" * 32]
+    assert compile_key("app", consumer, b"\xef" * 32, role_sets) is None
+    one, two = (compile_key("app", consumer, digest, role_sets) for digest in consumer.key_digests())
+    assert one is not None
+    assert two is not None
     assert one.identity_lines == (
         b"X-Consumer-Id: app\r\nX-Consumer-Roles: b,a\r\nX-Credential-Id: default\r\n"
     )
     assert two.identity_lines == b"X-Consumer-Id: app\r\nX-Consumer-Roles: b,a\r\nX-Credential-Id: k2\r\n"
     assert one.roles == {"a", "b"}
-    ((_, other),), _ = compile_consumer(
-        "b", _consumer(api_key_sha256="ef" * 32, roles=["b", "a", "b"]), role_sets
+    other = compile_key(
+        "b", _consumer(api_key_sha256="ef" * 32, roles=["b", "a", "b"]), b"\xef" * 32, role_sets
     )
+    assert other is not None
     assert other.roles is one.roles is two.roles
 
 
 def test_a_consumer_without_roles_sends_no_empty_roles_line() -> None:
-    ((_, credential),), _ = compile_consumer("app", _consumer(api_key_sha256="ab" * 32), {})
+    credential = compile_key("app", _consumer(api_key_sha256="ab" * 32), b"\xab" * 32, {})
+    assert credential is not None
     assert credential.identity_lines == b"X-Consumer-Id: app\r\nX-Credential-Id: default\r\n"
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -294,3 +296,45 @@ async def test_a_cancellation_at_any_moment_ends_it(
         task.cancel()
         done, _ = await asyncio.wait({task}, timeout=2)
         assert done, attempt
+
+
+async def test_what_is_not_whole_yet_is_not_saved(
+    redis_server: RedisServer, client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = StateDir(f"{tmp_path}/state", debounce_s=0.01)
+    put(client, **{f"c{number}": {} for number in range(1_000)})
+    monkeypatch.setattr(redis_source, "MANY_CHANGES", 100)
+    noted: list[int] = []
+    monkeypatch.setattr(state, "note_change", lambda: noted.append(it.size))
+    async with following(redis_server, state_dir=state, wait=False) as it:
+        await eventually(lambda: it.source.connected)
+        assert noted == [1_003]
+        client.set("authgate:consumer:shop:late", consumer("late"))
+        await eventually(lambda: noted == [1_003, 1_004])
+    state.close()
+
+
+async def test_saved_documents_that_come_in_force_during_the_first_read_are_compared_too(
+    redis_server: RedisServer, client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = StateDir(f"{tmp_path}/state", debounce_s=0.01)
+    put(client, old={})
+    async with following(redis_server, state_dir=state):
+        pass
+    client.delete("authgate:consumer:shop:old")
+    put(client, new={})
+    monkeypatch.setattr(redis_source, "STATE_GRACE_S", 0.0)
+    scan = redis_source.scan
+
+    async def late(link: Any) -> Any:
+        async for page in scan(link):
+            yield page
+            await eventually(lambda: it.configuration.snapshot.ready)
+
+    monkeypatch.setattr(redis_source, "scan", late)
+    async with following(redis_server, state_dir=state, wait=False) as it:
+        await eventually(lambda: it.accepts("old"))
+        await eventually(lambda: it.source.connected)
+        assert it.accepts("new")
+        assert not it.accepts("old")
+    state.close()

@@ -64,6 +64,103 @@ async def test_more_documents_than_a_page_are_read_whole(
         assert not it.configuration.refused
 
 
+def put_many(client: redis.Redis, count: int, **fields: Any) -> None:
+    put(client)
+    with client.pipeline() as pipe:
+        for number in range(count):
+            pipe.set(
+                f"authgate:consumer:shop:c{number:04}",
+                consumer(f"c{number}") if not fields else orjson.dumps(fields),
+            )
+        pipe.execute()
+
+
+class Watched:
+    """What a source reads and applies."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.read: list[DocumentKey] = []
+        self.applied: list[tuple[int, bool]] = []
+        fetch, apply_steps = redis_source.fetch, Configuration.apply_steps
+
+        async def watched_fetch(link: Any, keys: dict[DocumentKey, bytes]) -> Any:
+            self.read += keys
+            return await fetch(link, keys)
+
+        def watched_steps(configuration: Configuration, changes: Any, **options: Any) -> Iterator[None]:
+            self.applied.append((len(changes), options.get("becomes_ready", False)))
+            return apply_steps(configuration, changes, **options)
+
+        monkeypatch.setattr(redis_source, "fetch", watched_fetch)
+        monkeypatch.setattr(Configuration, "apply_steps", watched_steps)
+
+
+async def test_a_large_configuration_comes_in_force_in_parts_and_is_ready_with_the_last(
+    redis_server: RedisServer, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_many(client, 2_000)
+    monkeypatch.setattr(redis_source, "MANY_CHANGES", 300)
+    watched = Watched(monkeypatch)
+    async with following(redis_server, compare_interval_s=0.2) as it:
+        assert it.size == len(watched.read) == 2_003  # each is read once
+        assert len(watched.applied) > 3
+        assert max(size for size, _ in watched.applied) < 300 + redis_source.PAGE_KEYS
+        assert [is_whole for _, is_whole in watched.applied] == [False] * (len(watched.applied) - 1) + [True]
+        watched.read.clear()
+        await eventually(lambda: len(watched.read) == 2_003)
+        assert len(set(watched.read)) == 2_003  # a comparison reads each once, too
+        assert not it.configuration.refused
+
+
+async def test_of_many_that_have_one_key_the_first_by_name_holds_it_wherever_it_is_read(
+    redis_server: RedisServer, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_many(client, 1_500, api_key_sha256="ab" * 32)
+    monkeypatch.setattr(redis_source, "MANY_CHANGES", 100)
+    async with following(redis_server) as it:
+        holders = it.configuration.snapshot.gateways["shop"].consumers.keys.holders
+        assert holders == {b"\xab" * 32: "c0000"}
+        assert len(it.configuration.refused) == 1_499
+
+
+async def test_what_is_gone_is_found_by_comparison_in_a_large_configuration(
+    redis_server: RedisServer, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_many(client, 1_000)
+    client.set("authgate:consumer:shop:bad", "{")
+    monkeypatch.setattr(redis_source, "MANY_CHANGES", 100)
+    async with following(redis_server, compare_interval_s=0.2) as it:
+        assert list(it.configuration.refused) == ["consumer shop/bad"]
+        monkeypatch.setattr(it.source, "_take_push", lambda push: None)  # nothing is told any more
+        client.delete("authgate:consumer:shop:bad", *(f"authgate:consumer:shop:c{n:04}" for n in range(400)))
+        put(client, fresh={})
+        await eventually(lambda: it.size == 604 and it.accepts("fresh"))
+        assert not it.configuration.refused
+
+
+async def test_a_configuration_that_is_gone_before_it_was_whole_is_no_loss(
+    redis_server: RedisServer, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_many(client, 2_000)
+    monkeypatch.setattr(redis_source, "MANY_CHANGES", 100)
+    scan, pages = redis_source.scan, []
+
+    async def interrupted(link: Any) -> Any:
+        async for page in scan(link):
+            yield page
+            pages.append(page)
+            if len(pages) == 1:
+                assert it.size > 0
+                client.flushall()
+
+    monkeypatch.setattr(redis_source, "scan", interrupted)
+    async with following(redis_server, wait=False) as it:
+        await eventually(lambda: it.source.connected)
+        assert it.configuration.snapshot.ready
+        assert it.size == 0
+        assert not it.source.suspect_empty
+
+
 async def test_set_and_del_of_one_key_are_enough_to_change_the_gateway(
     redis_server: RedisServer, client: redis.Redis
 ) -> None:
@@ -207,11 +304,11 @@ async def test_a_mistake_of_ours_is_shown_and_following_goes_on(
     async with following(redis_server) as it:
         real, calls = it.configuration.apply_steps, []
 
-        def broken(changes: Any) -> Any:
+        def broken(changes: Any, **options: Any) -> Any:
             calls.append(changes)
             if len(calls) == 1:
                 raise LookupError("no such thing")
-            return real(changes)
+            return real(changes, **options)
 
         monkeypatch.setattr(it.configuration, "apply_steps", broken)
         client.set("authgate:consumer:shop:late", consumer("late"))
@@ -229,11 +326,11 @@ async def test_a_change_begun_is_finished_before_a_cancellation(
         real = it.configuration.apply_steps
         begun = asyncio.Event()
 
-        def slow(changes: Any) -> Any:
+        def slow(changes: Any, **options: Any) -> Any:
             for _ in range(3):
                 begun.set()
                 yield
-            yield from real(changes)
+            yield from real(changes, **options)
 
         monkeypatch.setattr(it.configuration, "apply_steps", slow)
         client.set("authgate:consumer:shop:late", consumer("late"))
@@ -297,10 +394,10 @@ async def test_changes_without_end_leave_most_of_a_worker_to_its_requests(
     applied: list[int] = []
     apply_steps = Configuration.apply_steps
 
-    def slow_steps(self: Configuration, changes: Any) -> Iterator[None]:
+    def slow_steps(self: Configuration, changes: Any, **options: Any) -> Iterator[None]:
         applied.append(len(changes))
         time.sleep(0.008)  # what compiling many routes does to the loop
-        yield from apply_steps(self, changes)
+        yield from apply_steps(self, changes, **options)
 
     monkeypatch.setattr(Configuration, "apply_steps", slow_steps)
     put(client)

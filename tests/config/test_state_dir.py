@@ -14,6 +14,7 @@ import pytest
 
 from authgate_fast.config.keys import DocumentKey
 from authgate_fast.config.state_dir import FILE_NAME, StateDir, StateDirError
+from authgate_fast.config.texts import Texts
 from tests.config.redis_kit import eventually
 
 SHOP = DocumentKey("gateway", "shop", "shop")
@@ -31,8 +32,14 @@ def state(tmp_path: Path) -> Iterator[StateDir]:
     state.close()
 
 
+def texts_of(documents: dict[DocumentKey, bytes]) -> Texts:
+    texts = Texts()
+    texts.update(documents)
+    return texts
+
+
 @contextlib.asynccontextmanager
-async def saving(state: StateDir, documents: dict[DocumentKey, bytes]) -> AsyncIterator[None]:
+async def saving(state: StateDir, documents: Texts) -> AsyncIterator[None]:
     task = asyncio.create_task(state.run(documents))
     await asyncio.sleep(0)  # a task that is cancelled before its first step never runs at all
     try:
@@ -44,7 +51,7 @@ async def saving(state: StateDir, documents: dict[DocumentKey, bytes]) -> AsyncI
 
 
 async def save(state: StateDir, documents: dict[DocumentKey, bytes]) -> None:
-    async with saving(state, documents):
+    async with saving(state, texts_of(documents)):
         state.note_change()
 
 
@@ -116,7 +123,7 @@ def test_a_place_that_cannot_be_a_directory_is_refused(tmp_path: Path) -> None:
 
 
 async def test_changes_are_written_while_it_runs_and_the_last_one_when_it_ends(state: StateDir) -> None:
-    documents = dict(DOCUMENTS)
+    documents = texts_of(DOCUMENTS)
     async with saving(state, documents):
         state.note_change()
         await eventually(lambda: state.load() == DOCUMENTS)
@@ -129,7 +136,7 @@ async def test_many_changes_become_few_writes(tmp_path: Path, monkeypatch: pytes
     state = StateDir(tmp_path, debounce_s=0.05)
     real, writes = state._write, []
     monkeypatch.setattr(state, "_write", lambda pieces: writes.append(1) or real(pieces))
-    async with saving(state, DOCUMENTS):
+    async with saving(state, texts_of(DOCUMENTS)):
         for _ in range(50):
             state.note_change()
             await asyncio.sleep(0.001)
@@ -139,7 +146,7 @@ async def test_many_changes_become_few_writes(tmp_path: Path, monkeypatch: pytes
 
 
 async def test_nothing_is_written_without_a_change(state: StateDir) -> None:
-    async with saving(state, DOCUMENTS):
+    async with saving(state, texts_of(DOCUMENTS)):
         await asyncio.sleep(0)
     assert not (state.path / FILE_NAME).exists()
 
@@ -152,7 +159,7 @@ async def test_a_write_that_fails_is_said_once_and_tried_again(
     real = state._write
     monkeypatch.setattr(state, "_write", lambda pieces: attempts.append(1) or real(pieces))
     (state.path / FILE_NAME).mkdir()  # as a full or broken disk does: the rename fails
-    async with saving(state, DOCUMENTS):
+    async with saving(state, texts_of(DOCUMENTS)):
         state.note_change()
         await eventually(lambda: len(attempts) > 2)
         assert len([record for record in caplog.records if "cannot be saved" in record.getMessage()]) == 1

@@ -14,6 +14,7 @@ from authgate_fast.config.keys import DocumentKey
 from authgate_fast.config.store import Configuration
 from authgate_fast.limits import Limits
 from authgate_fast.snapshot import Gateway, Route, Snapshot, find_gateway
+from tests.known_keys import all_identities, identity_of
 
 K1, K2 = "ab" * 32, "cd" * 32
 D1, D2 = bytes.fromhex(K1), bytes.fromhex(K2)
@@ -70,8 +71,9 @@ def _served(configuration: Configuration, path: str = "a", gateway: str = "shop"
 
 
 def _holders(configuration: Configuration, gateway: str = "shop") -> dict[bytes, str]:
-    credentials = configuration.snapshot.gateways[gateway].consumers.keys
-    return {digest: credential.consumer for digest, credential in credentials.items()}
+    keys = configuration.snapshot.gateways[gateway].consumers.keys
+    assert {digest: found.consumer for digest, found in all_identities(keys).items()} == keys.holders
+    return dict(keys.holders)
 
 
 def test_the_first_snapshot_is_empty_and_not_ready_until_everything_was_read() -> None:
@@ -110,7 +112,7 @@ def test_a_consumer_change_is_live_at_once_and_compiles_nothing(configuration: C
     assert snapshot.gateways["shop"] is gateway
     assert gateway.trie is trie
     assert gateway.consumers.keys is credentials
-    assert credentials[D2].roles == {"reader"}
+    assert identity_of(credentials, D2).roles == {"reader"}
     assert swaps == []
     assert configuration.revision == revision + 1
 
@@ -207,9 +209,9 @@ def test_a_key_that_is_taken_away_is_gone_at_once(configuration: Configuration, 
 
 def test_a_rotated_consumer_has_both_keys_and_then_the_new_one(configuration: Configuration) -> None:
     configuration.apply(_docs(consumer__shop__c=_consumer(K1, K2, roles=["a"])))
-    credentials = configuration.snapshot.gateways["shop"].consumers.keys
-    assert {credential.credential_id for credential in credentials.values()} == {"k0", "k1"}
-    assert all(credential.roles == {"a"} for credential in credentials.values())
+    found = all_identities(configuration.snapshot.gateways["shop"].consumers.keys).values()
+    assert {identity.credential_id for identity in found} == {"k0", "k1"}
+    assert all(identity.roles == {"a"} for identity in found)
     configuration.apply(_docs(consumer__shop__c=_consumer(K2)))
     assert _holders(configuration) == {D2: "c"}
 
@@ -231,6 +233,41 @@ def test_a_shared_key_stays_with_the_older_consumer(
     assert configuration.refused == {}
 
 
+def test_until_it_is_ready_all_is_one_batch_in_which_names_say_who_is_first() -> None:
+    configuration = Configuration()
+    configuration.apply(_docs(gateway__shop=_gateway("shop.test"), consumer__shop__c=_consumer(K1)))
+    for consumer in ("d", "b", "a", "e"):
+        configuration.apply(_docs(**{f"consumer__shop__{consumer}": _consumer(K1)}))
+    assert _holders(configuration) == {D1: "a"}
+    assert set(configuration.refused) == {f"consumer shop/{consumer} key k0" for consumer in "bcde"}
+    assert "`a` keeps it" in configuration.refused["consumer shop/e key k0"].message
+    for gone, holder in (("a", "b"), ("c", "b"), ("b", "d"), ("d", "e")):
+        configuration.apply(_docs(**{f"consumer__shop__{gone}": None}))
+        assert _holders(configuration) == {D1: holder}
+    configuration.apply({}, becomes_ready=True)
+    assert configuration.snapshot.ready
+    configuration.apply(_docs(consumer__shop__a=_consumer(K1)))
+    assert _holders(configuration) == {D1: "e"}
+
+
+def test_what_a_key_stands_for_follows_its_document(configuration: Configuration) -> None:
+    keys = configuration.snapshot.gateways["shop"].consumers.keys
+    first = identity_of(keys, D1)
+    assert keys.get(D1) is first
+    configuration.apply(_docs(consumer__shop__d=_consumer(K2)))
+    assert keys.get(D1) is first
+    configuration.apply(_docs(consumer__shop__c=_consumer(K1, roles=["new"])))
+    assert identity_of(keys, D1).roles == {"new"}
+    assert identity_of(keys, D1).identity_lines.startswith(b"X-Consumer-Id: c\r\nX-Consumer-Roles: new\r\n")
+    configuration.apply(_docs(consumer__shop__c=_consumer(K2, K1), consumer__shop__d=None))
+    assert identity_of(keys, D1).credential_id == "k1"
+    assert identity_of(keys, D2).credential_id == "k0"
+    configuration.apply(_docs(consumer__shop__c=_consumer(K1, enabled=False)))
+    assert keys.get(D1) is None
+    configuration.apply(_docs(consumer__shop__c=None, consumer__shop__d=_consumer(K1)))
+    assert identity_of(keys, D1).consumer == "d"
+
+
 def test_a_later_claim_on_a_key_can_be_withdrawn(configuration: Configuration) -> None:
     for consumer in ("a", "b"):
         configuration.apply(_docs(**{f"consumer__shop__{consumer}": _consumer(K1)}))
@@ -240,7 +277,7 @@ def test_a_later_claim_on_a_key_can_be_withdrawn(configuration: Configuration) -
     assert set(configuration.refused) == {"consumer shop/a key k0"}
     assert _holders(configuration) == {D1: "c"}
     configuration.apply(_docs(consumer__shop__c=_consumer(K2)))
-    assert configuration.snapshot.gateways["shop"].consumers.keys[D1].roles == {"new"}
+    assert identity_of(configuration.snapshot.gateways["shop"].consumers.keys, D1).roles == {"new"}
     assert configuration.refused == {}
 
 
@@ -400,9 +437,7 @@ def test_abandoned_steps_leave_every_document_wholly_in_force_or_not_at_all(coun
         pass
     del steps
     keys = {key.name for key in configuration.documents if key.kind == "consumer"}
-    assert {
-        credential.consumer for credential in configuration.snapshot.gateways["shop"].consumers.keys.values()
-    } == keys
+    assert set(_holders(configuration).values()) == keys
     is_published = _key("route:shop:r0") in configuration.documents
     assert is_published == (_served(configuration, "0") is not None)
     assert is_published == (_owner(configuration, "new.test") is not None)
@@ -462,7 +497,7 @@ def test_what_is_served_follows_from_the_documents_in_force(states: list[dict[st
         " host " not in name and " conflict" not in name and " key " not in name
         for name in configuration.refused
     )
-    assert bad == len(configuration._bad)
+    assert bad == len(configuration.bad)
     assert len(configuration.refused) - bad - hidden == clashes
 
 
@@ -471,8 +506,9 @@ def _judge_gateway(gateway: Gateway, on: dict[DocumentKey, Any]) -> int:
     clashes = 0
     consumers = {key.name: d for key, d in on.items() if key[:2] == ("consumer", gateway.name)}
     digests = [bytes.fromhex(key["sha256"]) for d in consumers.values() for key in d["api_keys"]]
-    assert gateway.consumers.keys.keys() == set(digests)
-    for digest, credential in gateway.consumers.keys.items():
+    found = all_identities(gateway.consumers.keys)
+    assert found.keys() == set(digests)
+    for digest, credential in found.items():
         assert digest.hex() in [key["sha256"] for key in consumers[credential.consumer]["api_keys"]]
     clashes += len(digests) - len(set(digests))
     routes = {key.name: d for key, d in on.items() if key[:2] == ("route", gateway.name)}

@@ -47,7 +47,7 @@ def test_the_documents_compile_without_a_refusal() -> None:
     gateway = configuration.snapshot.gateways["shop-api"]
     assert configuration.snapshot.default is gateway
     assert configuration.snapshot.exact[b"shop-api.localhost"] is gateway
-    assert len(gateway.consumers.keys) == 1
+    assert len(gateway.consumers.keys.holders) == 1
 
 
 def test_the_key_of_the_file_to_copy_opens_nothing() -> None:

@@ -29,6 +29,7 @@ from authgate_fast.snapshot import (
     Target,
     TimeoutSettings,
 )
+from tests.known_keys import keys_of
 
 BOUND_S = 10.0
 KEY = "agk_test"
@@ -77,7 +78,7 @@ def make_snapshot(
     credential = Identity(
         "app", "default", frozenset(), float("inf"), b"X-Consumer-Id: app\r\n", name=key_digest
     )
-    consumers = Consumers({key_digest: credential})
+    consumers = Consumers(keys_of({key_digest: credential}))
     gateway = Gateway(
         "gw",
         ("*",),
