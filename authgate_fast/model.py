@@ -92,7 +92,7 @@ class GatewayDocument(Document):
         description="a mapping with a type: API_KEY, BASIC, JWT, OAUTH2 or BFF"
     )
     path_policy: PathPolicyDocument = Field(
-        PathPolicyDocument(), description="a mapping such as {allow: [double_slash]}"
+        PathPolicyDocument(allow=()), description="a mapping such as {allow: [double_slash]}"
     )
     trusted_proxies: tuple[Network, ...] = Field(
         (),

@@ -15,24 +15,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Literal
 
 from authgate_fast.config.authenticators import auth_key, make_authenticator
 from authgate_fast.config.check import check_documents
-from authgate_fast.config.claims import HostClaims, key_claims, user_claims
+from authgate_fast.config.claims import HostClaims
 from authgate_fast.config.compile import (
     STEP,
     Compiled,
-    RoleSets,
     RouteClash,
     Steps,
     build_snapshot,
     compile_gateway_steps,
-    compile_key,
-    compile_user,
 )
+from authgate_fast.config.credentials import Credentials
 from authgate_fast.config.documents import read_document, summarise
 from authgate_fast.config.keys import DocumentKey, Unreadable, label, redis_key
 from authgate_fast.config.problems import Problem, printable
@@ -45,7 +42,7 @@ from authgate_fast.model import (
     RouteDocument,
     ServiceDocument,
 )
-from authgate_fast.snapshot import Consumers, Gateway, Identity, Keys, Snapshot
+from authgate_fast.snapshot import Gateway, Snapshot
 
 if TYPE_CHECKING:
     from authgate_fast.auth.interface import Authenticator
@@ -58,8 +55,6 @@ __all__ = ["Configuration", "Raw", "check_documents"]
 
 log = logging.getLogger("authgate.config")
 
-_MAX_ROLE_SETS = 10_000
-
 
 class _House:
     """All that belongs to one gateway name, whether its gateway document is there or not.
@@ -70,36 +65,31 @@ class _House:
     __slots__ = (
         "_auth",
         "compiled",
-        "consumers",
+        "credentials",
         "document",
-        "keys",
         "route_clashes",
         "routes",
         "services",
-        "users",
     )
 
-    def __init__(self, make: Callable[[str, bytes], Identity | None]) -> None:
+    def __init__(self, credentials: Credentials) -> None:
+        self.credentials = credentials
         self.document: GatewayDocument | None = None
         self.services: dict[str, ServiceDocument] = {}
         self.routes: dict[str, RouteDocument] = {}
-        self.keys = key_claims()
-        self.users = user_claims()
-        self.consumers = Consumers(Keys(self.keys.holders, make), self.users.holders)
         self._auth: tuple[tuple[Auth, str], Authenticator] | None = None
         self.compiled: Gateway | None = None
         self.route_clashes: list[RouteClash] = []
 
     @property
     def is_empty(self) -> bool:
-        claims = self.keys.holders or self.users.holders
-        return self.document is None and not (self.services or self.routes or claims)
+        return self.document is None and not (self.services or self.routes) and self.credentials.is_empty
 
     def authenticator(self, name: str, document: GatewayDocument) -> Authenticator:
         """Return the authenticator for `document`: the one in force, with all it remembers, if it still fits."""
         key = auth_key(document)
         if self._auth is None or self._auth[0] != key:
-            self._auth = (key, make_authenticator(name, document, self.consumers))
+            self._auth = (key, make_authenticator(name, document, self.credentials.consumers))
         return self._auth[1]
 
 
@@ -154,7 +144,6 @@ class Configuration:
         self.on_swap: list[Callable[[Snapshot], None]] = []
         self._houses: dict[str, _House] = {}
         self._hosts = HostClaims()
-        self._role_sets: RoleSets = {}
         self._is_working = False
 
     def apply(self, changes: Mapping[DocumentKey, Raw], *, becomes_ready: bool = False) -> None:
@@ -235,7 +224,7 @@ class Configuration:
                 yield
         finally:
             for gateway in dict.fromkeys(key.gateway for key, _ in news):
-                self._settle_keys(gateway)
+                self._settle_credentials(gateway)
             self.revision += has_changed
 
     def _take_consumer(self, key: DocumentKey, raw: Raw) -> bool:
@@ -246,29 +235,9 @@ class Configuration:
         old_raw = self.documents.get(key)
         if raw == old_raw:
             return False
-        house = self._house(key.gateway)
-        digests: list[bytes] = []
-        user = None
-        if isinstance(new, ConsumerDocument) and new.enabled:
-            digests = new.key_digests()
-            user = compile_user(key.name, new, self._shared_roles())
-        if old_raw is not None:
-            # Keeping the digests of every consumer would cost more memory than reading one again costs time.
-            old = read_document(key, old_raw)
-            if isinstance(old, ConsumerDocument) and old.enabled:
-                for digest in old.key_digests():
-                    house.consumers.keys.forget(digest)
-                    if digest not in digests:
-                        house.keys.release(digest, key.name)
-                username = old.login_name(key.name)
-                if old.all_passwords() and (user is None or user.username != username):
-                    house.users.release(username, key.name)
-        by_name = not self.snapshot.ready  # all that is there at the start is one batch, however it comes
-        for digest in digests:
-            house.keys.claim(digest, key.name, by_name=by_name)
-            house.consumers.keys.forget(digest)
-        if user is not None:
-            house.users.claim(user.username, user, by_name=by_name)
+        after = new if isinstance(new, ConsumerDocument) else None
+        # All that is there at the start is one batch, however it comes.
+        self._house(key.gateway).credentials.change(key.name, old_raw, after, by_name=not self.snapshot.ready)
         if isinstance(raw, bytes):
             self.documents[key] = raw
         else:
@@ -278,44 +247,18 @@ class Configuration:
     def _house(self, gateway: str) -> _House:
         house = self._houses.get(gateway)
         if house is None:
-            house = self._houses[gateway] = _House(partial(self._identity, gateway))
+            house = self._houses[gateway] = _House(Credentials(gateway, self.documents))
         return house
 
-    def _shared_roles(self) -> RoleSets:
-        if len(self._role_sets) > _MAX_ROLE_SETS:
-            self._role_sets.clear()
-        return self._role_sets
-
-    def _consumer(self, gateway: str, name: str) -> ConsumerDocument | None:
-        """Return a consumer that is in force."""
-        key = DocumentKey("consumer", gateway, name)
-        text = self.documents.get(key)
-        document = None if text is None else read_document(key, text)
-        return document if isinstance(document, ConsumerDocument) and document.enabled else None
-
-    def _identity(self, gateway: str, consumer: str, digest: bytes) -> Identity | None:
-        document = self._consumer(gateway, consumer)
-        return None if document is None else compile_key(consumer, document, digest, self._shared_roles())
-
-    def _settle_keys(self, gateway: str) -> None:
+    def _settle_credentials(self, gateway: str) -> None:
         house = self._houses.get(gateway)
         if house is None:
             return
-
-        def key_id(consumer: str, digest: bytes) -> str:
-            document = self._consumer(gateway, consumer)
-            keys = document.all_keys() if document is not None else ()
-            return next((key_id for key_id, known, _ in keys if known == digest), "")
-
-        settled = (
-            house.keys.settle(gateway, key_id),
-            house.users.settle(gateway, lambda consumer, name: "username"),
-        )
-        for over, new in settled:
-            for name in over:
-                self.refused.pop(name, None)
-            for name, problem in new.items():
-                self._report(name, problem)
+        over, now = house.credentials.settle()
+        for name in over:
+            self.refused.pop(name, None)
+        for name, problem in now.items():
+            self._report(name, problem)
         self._forget_if_empty(gateway)
 
     def _take_others(self, news: list[tuple[DocumentKey, Raw]], *, becomes_ready: bool) -> Steps:
@@ -348,7 +291,7 @@ class Configuration:
                     draft.services,
                     draft.routes,
                     house.authenticator(gateway, draft.document),
-                    house.consumers,
+                    house.credentials.consumers,
                     self.limits,
                 )
                 draft.compiled, draft.route_clashes = compiled

@@ -81,18 +81,18 @@ class Watched:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.read: list[DocumentKey] = []
         self.applied: list[tuple[int, bool]] = []
-        fetch, apply_steps = redis_source.fetch, Configuration.apply_steps
+        fetch, apply = redis_source.fetch, RedisSource._apply
 
         async def watched_fetch(link: Any, keys: dict[DocumentKey, bytes]) -> Any:
             self.read += keys
             return await fetch(link, keys)
 
-        def watched_steps(configuration: Configuration, changes: Any, **options: Any) -> Iterator[None]:
-            self.applied.append((len(changes), options.get("becomes_ready", False)))
-            return apply_steps(configuration, changes, **options)
+        async def watched_apply(source: RedisSource, changes: Any, *, is_all: bool = False) -> None:
+            self.applied.append((len(changes), is_all))
+            await apply(source, changes, is_all=is_all)
 
         monkeypatch.setattr(redis_source, "fetch", watched_fetch)
-        monkeypatch.setattr(Configuration, "apply_steps", watched_steps)
+        monkeypatch.setattr(RedisSource, "_apply", watched_apply)
 
 
 async def test_a_large_configuration_comes_in_force_in_parts_and_is_ready_with_the_last(
@@ -302,15 +302,15 @@ async def test_a_mistake_of_ours_is_shown_and_following_goes_on(
 ) -> None:
     put(client)
     async with following(redis_server) as it:
-        real, calls = it.configuration.apply_steps, []
+        real, calls = it.source._apply, []
 
-        def broken(changes: Any, **options: Any) -> Any:
+        async def broken(changes: Any, **options: Any) -> None:
             calls.append(changes)
             if len(calls) == 1:
                 raise LookupError("no such thing")
-            return real(changes, **options)
+            await real(changes, **options)
 
-        monkeypatch.setattr(it.configuration, "apply_steps", broken)
+        monkeypatch.setattr(it.source, "_apply", broken)
         client.set("authgate:consumer:shop:late", consumer("late"))
         await eventually(lambda: it.accepts("late"))
         await eventually(lambda: it.source.connected)
@@ -323,16 +323,15 @@ async def test_a_change_begun_is_finished_before_a_cancellation(
 ) -> None:
     put(client)
     async with following(redis_server) as it:
-        real = it.configuration.apply_steps
-        begun = asyncio.Event()
+        finish, begun = redis_source._finish, asyncio.Event()
 
-        def slow(changes: Any, **options: Any) -> Any:
+        def slow(steps: Any) -> Iterator[None]:
             for _ in range(3):
                 begun.set()
                 yield
-            yield from real(changes, **options)
+            yield from steps
 
-        monkeypatch.setattr(it.configuration, "apply_steps", slow)
+        monkeypatch.setattr(redis_source, "_finish", lambda steps: finish(slow(steps)))
         client.set("authgate:consumer:shop:late", consumer("late"))
         await asyncio.wait_for(begun.wait(), 5)
     assert it.accepts("late")
@@ -392,14 +391,14 @@ async def test_changes_without_end_leave_most_of_a_worker_to_its_requests(
     redis_server: RedisServer, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     applied: list[int] = []
-    apply_steps = Configuration.apply_steps
+    apply = RedisSource._apply
 
-    def slow_steps(self: Configuration, changes: Any, **options: Any) -> Iterator[None]:
+    async def slow(self: RedisSource, changes: Any, **options: Any) -> None:
         applied.append(len(changes))
-        time.sleep(0.008)  # what compiling many routes does to the loop
-        yield from apply_steps(self, changes, **options)
+        time.sleep(0.008)  # noqa: ASYNC251  # what compiling many routes does to the loop
+        await apply(self, changes, **options)
 
-    monkeypatch.setattr(Configuration, "apply_steps", slow_steps)
+    monkeypatch.setattr(RedisSource, "_apply", slow)
     put(client)
     async with following(redis_server) as it:
         begun_s = time.monotonic()
