@@ -131,7 +131,7 @@ def test_ops_shows_health_readiness_and_status(tmp_path: Path, backend_port: int
         assert match is not None
         ops_port = int(match[1])
         assert gateway.get("/healthz", port=ops_port)[0] == 200
-        assert gateway.get("/readyz", port=ops_port)[0] == 200
+        until(lambda: gateway.get("/readyz", port=ops_port)[0] == 200, "readiness")
         gateway.get("/open/a")
         status = gateway.get("/status", port=ops_port)[1]
         assert b'"requests_total":1' in status
