@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, Final
 
-from authgate_fast.tally import Meter
+from authgate_fast.tally import LogPart, Meter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,6 +81,7 @@ class Target:
     weight: int = 1
     allow_link_local: bool = False
     tls: UpstreamTls | None = None
+    log_part: LogPart = field(init=False, default_factory=LogPart, compare=False, repr=False)
     endpoint: tuple[str, str, int, bool, UpstreamTls | None] = field(init=False)
     url: str = field(init=False)
 

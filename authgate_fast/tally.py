@@ -77,6 +77,15 @@ class RouteTally:
         self.log_part = b""
 
 
+class LogPart:
+    """What every line of the access log has of the object that holds this, made for the first one; b"" until then."""
+
+    __slots__ = ("text",)
+
+    def __init__(self) -> None:
+        self.text = b""
+
+
 class Meter:
     """A route's way to its tally, found at its first answer."""
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from authgate_fast import is_compiled
 from authgate_fast.decision import Client
 from authgate_fast.plan import _forward, plan
-from authgate_fast.proxy.access_line import Clock, combined_line, json_line
+from authgate_fast.proxy.access_line import Clock, Lines, combined_line, json_line
 from authgate_fast.proxy.exchange import Exchange
 from authgate_fast.proxy.record import COMPLETE, exchange_ended
 from authgate_fast.routing.path_policy import split_path
@@ -30,6 +30,8 @@ from bench.workload import BACKEND_BODY
 Action = Callable[[], object]
 READ_BYTES = 262_144
 """What uvloop reads at once."""
+_LOG_BATCH_BYTES = 262_144
+"""As `observe.access_log` has them."""
 
 
 class Case(NamedTuple):
@@ -165,14 +167,30 @@ def _record(world: World) -> Case:
     return Case(partial(exchange_ended, _exchange(world), COMPLETE))
 
 
-def _ignore(_entry: object) -> None:
+def _log_on(world: World) -> Action:
+    """Return what turns an access log on whose lines are gathered and then forgotten."""
+    lines = Lines(json_line, _LOG_BATCH_BYTES, _no_timer, lambda: _forget(lines))
+    return partial(world.context.recorder.log_to, lines)
+
+
+def _no_timer() -> None:
     pass
 
 
-@case("record-logged", "the same, and gather what an access log wants to know")
+def _forget(lines: Lines) -> None:
+    b"".join(lines.take())
+
+
+@case("record-logged", "the same, and write a line of the access log")
 def _record_logged(world: World) -> Case:
-    exchange, recorder = _exchange(world), world.context.recorder
-    return Case(partial(exchange_ended, exchange, COMPLETE), partial(setattr, recorder, "log", _ignore))
+    exchange, on = _exchange(world), _log_on(world)
+
+    def reset() -> None:
+        exchange.downstream.begun_s = time.perf_counter()  # a duration of days has more digits
+        exchange.response_s = exchange.downstream.begun_s
+        on()
+
+    return Case(partial(exchange_ended, exchange, COMPLETE), reset)
 
 
 def _line(write: Callable[[Any, Clock], bytes], world: World) -> Case:
@@ -200,16 +218,13 @@ def _request(
     if body:
         data = data.replace(b"/items/100123", b"/items")
     (connection, transport), (upstream, _) = world.connection(), world.upstream()
-    clock = Clock()
-
-    def log(entry: Any) -> None:
-        json_line(entry, clock)
+    log_on = _log_on(world) if is_logged else None
 
     def reset() -> None:
         connection.sequence = 0
         upstream.pool.idle[:] = [upstream]
-        if is_logged:
-            world.context.recorder.log = log
+        if log_on is not None:
+            log_on()
 
     def serve() -> None:
         connection.data_received(data)
@@ -274,8 +289,14 @@ def make_cases(world: World, names: Sequence[str]) -> tuple[dict[str, Case], dic
             cases[name] = CASES[name][1](world)
         except Exception as error:
             missing[name] = f"{type(error).__name__}: {error}"
-        world.context.recorder.log = None
+        _log_off(world)
     return cases, missing
+
+
+def _log_off(world: World) -> None:
+    recorder = world.context.recorder
+    if hasattr(recorder, "log_to"):  # else it is an older revision, whose cases have no log
+        recorder.log_to(None)
 
 
 def sample(action: Action, loops: int) -> float:
@@ -297,7 +318,7 @@ def main(names: Sequence[str]) -> int:
     print(json.dumps({"cases": list(cases), "missing": missing, "compiled": is_compiled()}), flush=True)
     for line in sys.stdin:
         name, loops = line.split()
-        world.context.recorder.log = None
+        _log_off(world)
         made = cases[name]
         if made.reset is not None:
             made.reset()

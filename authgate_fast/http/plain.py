@@ -47,7 +47,8 @@ MAX_SHAPE_BYTES: Final = 2_048
 MAX_SHAPES_IN_VAIN: Final = 4
 """A connection whose heads keep differing makes no more shapes."""
 
-_plain_target: Final = re.compile(rb"/[!\"$-~]*+").fullmatch
+# Without what is escaped in JSON, though the parser takes it: the access log writes such a target as it is.
+_plain_target: Final = re.compile(rb"/[!$-\[\]-~]*+").fullmatch
 _plain_status_line: Final = re.compile(rb"HTTP/1\.1 ([2-9][0-9]{2}) [!-~](?:[ -~]*[!-~])?").fullmatch
 _plain_line: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+): ([!-~](?:[ -~]*[!-~])?)").fullmatch
 _PRINTABLE: Final = bytes(range(0x20, 0x7F))
@@ -145,8 +146,8 @@ class Shape:
 
     ``before`` is what follows the request line, up to the credential's value or the end; ``after`` what follows that
     value, b"" where there is none. ``credential`` is its field's name. ``block`` are ``lines``, joined; ``agent``,
-    ``referrer`` and the quoted texts are found when the access log first asks. ``memo`` is the one that it was read
-    by: another snapshot reads fields in another way.
+    ``referrer`` and the parts of a log line are found when the access log first asks. ``memo`` is the one that it was
+    read by: another snapshot reads fields in another way.
     """
 
     __slots__ = (
@@ -161,9 +162,9 @@ class Shape:
         "host",
         "in_vain",
         "lines",
+        "log_agent",
+        "log_host",
         "memo",
-        "quoted_agent",
-        "quoted_host",
         "referrer",
     )
 
@@ -181,8 +182,8 @@ class Shape:
         self.block = b""
         self.agent: bytes | None = None
         self.referrer = b""
-        self.quoted_agent = b""
-        self.quoted_host = b""
+        self.log_agent = b""
+        self.log_host = b""
 
 
 _NO_SHAPE: Final = Shape(None, 0)

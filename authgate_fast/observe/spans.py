@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from authgate_fast import __version__
 from authgate_fast.http.request import METHODS, normalise_host
 from authgate_fast.observe.exposition import counter, gauge
-from authgate_fast.proxy.access_line import MAX_TEXT_BYTES
+from authgate_fast.proxy.line_parts import MAX_TEXT_BYTES
 from authgate_fast.proxy.record import CLIENT_CLOSED_STATUS, COMPLETE, REFUSED
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 from authgate_fast.decision import caller_address
 from authgate_fast.errors import TABLE, Reason
 from authgate_fast.http.request import values_of
-from authgate_fast.proxy.access_line import Entry, caller_part, place_part, quoted
+from authgate_fast.proxy.access_line import Entry
+from authgate_fast.proxy.exchange_line import USUAL_OUTCOME, exchange_line, first, protocol_of
 from authgate_fast.tally import (
     ACCEPTED,
     AUTH_CODES,
@@ -31,11 +32,13 @@ if TYPE_CHECKING:
 
     from authgate_fast.decision import Forward
     from authgate_fast.http.request import RequestHead
+    from authgate_fast.http.trace_context import Trace
+    from authgate_fast.proxy.access_line import Lines
     from authgate_fast.proxy.downstream import Downstream
     from authgate_fast.proxy.exchange import Exchange
     from authgate_fast.snapshot import Gateway, Identity, Route
 
-COMPLETE: Final = b"complete"
+COMPLETE: Final = USUAL_OUTCOME
 REFUSED: Final = b"refused"
 """The gateway answered with an error of its own; ``code`` says which."""
 CLIENT_CLOSED: Final = b"client_closed"
@@ -45,6 +48,9 @@ CLIENT_CLOSED_STATUS: Final = 499
 """The status of a request whose client left before the answer began: nginx's number, in log and metrics only."""
 MAX_TALLIES: Final = 20_000
 """Routes whose counts are kept at most, those of the past included."""
+
+_now_s: Final = perf_counter
+"""A name of its own, which compiled code need not look up."""
 
 _AUTH_RESULT_OF: Final = {
     Reason.CREDENTIALS_MISSING: MISSING,
@@ -60,14 +66,16 @@ _AUTH_RESULT_OF: Final = {
 class Recorder:
     """The counts of one worker. ``log`` takes the entries of the access log, or is None.
 
-    ``spans`` takes those whose trace has a span of the gateway's. ``tallies`` are kept by the names of gateway, route
+    ``spans`` takes those whose trace has a span of the gateway's. ``lines`` are those of ``log`` if they are JSON: most
+    exchanges are written there at once, without an entry. ``tallies`` are kept by the names of gateway, route
     and service, so that they live on from one snapshot to the next.
     """
 
-    __slots__ = ("log", "request_bytes", "response_bytes", "services", "spans", "tallies")
+    __slots__ = ("lines", "log", "request_bytes", "response_bytes", "services", "spans", "tallies")
 
     def __init__(self) -> None:
         self.log: Callable[[Entry], None] | None = None
+        self.lines: Lines | None = None
         self.spans: Callable[[Entry], None] | None = None
         self.request_bytes = 0
         self.response_bytes = 0
@@ -89,6 +97,11 @@ class Recorder:
                     times = self.services[gateway, service] = ServiceTally(gateway, service)
             tally = tallies[key] = RouteTally(gateway, route, service, times)
         return tally
+
+    def log_to(self, lines: Lines | None) -> None:
+        """Write the access log there; None: nowhere."""
+        self.log = lines
+        self.lines = lines if lines is not None and lines.takes_json else None
 
     def wants(self, head: RequestHead | None) -> bool:
         """Tell whether somebody takes an entry of this request."""
@@ -118,32 +131,38 @@ def exchange_ended(exchange: Exchange, outcome: bytes) -> None:
     connection = exchange.downstream
     recorder = exchange.context.recorder
     status = exchange.status or CLIENT_CLOSED_STATUS
-    duration_s = perf_counter() - connection.begun_s
+    ended_s = _now_s()
+    duration_s = ended_s - connection.begun_s
+    request_bytes = connection.head_bytes + exchange.body_received()
     route = forward.route
     tally = route.meter.tally or recorder.of_route(forward.gateway, route)
     key = status // 100 * AUTH_CODES + (NO_CHECK if forward.identity is None else ACCEPTED)
     counts = tally.counts
     counts[key] = counts.get(key, 0) + 1
-    recorder.request_bytes += connection.head_bytes + exchange.body_received()
+    recorder.request_bytes += request_bytes
     recorder.response_bytes += connection.written - connection.sent_before
     times = tally.times
     if times is not None:
         times.total.observe(duration_s)
         if exchange.status:
             times.upstream.observe(exchange.response_s - connection.begun_s)
-    if recorder.wants(exchange.head):
-        recorder.take(_exchange_entry(exchange, outcome, status, duration_s))
+    lines = recorder.lines
+    if lines is not None and (recorder.spans is None or not _has_span(exchange.head.trace)):
+        lines.add(exchange_line(exchange, tally, lines.clock, outcome, status, request_bytes, ended_s))
+    elif recorder.wants(exchange.head):
+        recorder.take(exchange_entry(exchange, outcome, status, ended_s))
 
 
-def _exchange_entry(exchange: Exchange, outcome: bytes, status: int, duration_s: float) -> Entry:
+def _has_span(trace: Trace | None) -> bool:
+    return trace is not None and trace.span_id != b""
+
+
+def exchange_entry(exchange: Exchange, outcome: bytes, status: int, ended_s: float) -> Entry:
+    """Return the entry of an exchange that has ended."""
     forward = exchange.forward
     connection = exchange.downstream
-    entry = _entry(connection, exchange.head, forward.request_id, status, outcome, duration_s)
+    entry = _entry(connection, exchange.head, forward.request_id, status, outcome, ended_s)
     _fill_from_forward(entry, forward)
-    tally = exchange.context.recorder.of_route(forward.gateway, forward.route)
-    if not tally.log_part:
-        tally.log_part = place_part(tally.gateway, tally.route, tally.service)
-    entry.place = tally.log_part
     entry.request_bytes = connection.head_bytes + exchange.body_received()
     if exchange.sends > 1:
         entry.retries = exchange.sends - 1
@@ -157,7 +176,7 @@ def exchange_refused(exchange: Exchange, reason: Reason) -> None:
     forward = exchange.forward
     connection = exchange.downstream
     recorder = exchange.context.recorder
-    duration_s = perf_counter() - connection.begun_s
+    ended_s = _now_s()
     tally = recorder.of_route(forward.gateway, forward.route)
     auth = NO_CHECK if forward.identity is None else ACCEPTED
     key = TABLE[reason].status // 100 * AUTH_CODES + auth
@@ -165,9 +184,9 @@ def exchange_refused(exchange: Exchange, reason: Reason) -> None:
     recorder.request_bytes += connection.head_bytes + exchange.body_received()
     recorder.response_bytes += connection.written - connection.sent_before
     if tally.times is not None:
-        tally.times.total.observe(duration_s)
+        tally.times.total.observe(ended_s - connection.begun_s)
     if recorder.wants(exchange.head):
-        entry = _exchange_entry(exchange, REFUSED, TABLE[reason].status, duration_s)
+        entry = exchange_entry(exchange, REFUSED, TABLE[reason].status, ended_s)
         entry.code = reason.value.encode("ascii")
         recorder.take(entry)
 
@@ -209,8 +228,7 @@ def _count_and_log(
     recorder.response_bytes += connection.written - connection.sent_before
     if not recorder.wants(head):
         return
-    duration_s = perf_counter() - connection.begun_s if head is not None else 0.0
-    entry = _entry(connection, head, request_id, status, outcome, duration_s)
+    entry = _entry(connection, head, request_id, status, outcome, _now_s())
     if reason is not None:
         entry.code = reason.value.encode("ascii")
     if gateway is not None:
@@ -242,7 +260,7 @@ def tunnel_ended(
     recorder.response_bytes += connection.written - connection.sent_before + backend_bytes
     if not recorder.wants(head):
         return
-    entry = _entry(connection, head, forward.request_id, 101, COMPLETE, perf_counter() - connection.begun_s)
+    entry = _entry(connection, head, forward.request_id, 101, COMPLETE, _now_s())
     _fill_from_forward(entry, forward)
     entry.request_bytes = connection.head_bytes + client_bytes
     entry.response_bytes += backend_bytes
@@ -255,7 +273,7 @@ def _entry(
     request_id: bytes,
     status: int,
     outcome: bytes,
-    duration_s: float,
+    ended_s: float,
 ) -> Entry:
     context = connection.context
     client = connection.client
@@ -263,10 +281,10 @@ def _entry(
     if head is not None and client.trusted:
         address = caller_address(head, client)
     entry = Entry(request_id, address, status, outcome)
-    entry.wall_s = context.wall_s + (context.loop.time() - context.now_s)
-    entry.duration_s = duration_s
+    entry.wall_s = context.wall_s + (ended_s - context.ticked_s)
     entry.response_bytes = connection.written - connection.sent_before
     if head is not None:
+        entry.duration_s = ended_s - connection.begun_s
         entry.trace = head.trace
         entry.scheme = client.scheme
         entry.method = head.method
@@ -274,26 +292,18 @@ def _entry(
         target = head.target
         query_at = target.find(b"?")
         entry.path = target if query_at < 0 else target[:query_at]
-        entry.protocol = b"HTTP/1.1" if head.minor == 1 else b"HTTP/1.0"
+        entry.protocol = protocol_of(head)
         shape = head.shape
-        if shape is not None and head.known_lines:  # they are the shape's
+        if shape is not None and head.known_lines is shape.lines:  # it was read by its shape
             if shape.agent is None:
-                shape.agent = _first(values_of(shape.lines, b"user-agent"))
-                shape.referrer = _first(values_of(shape.lines, b"referer"))
-                shape.quoted_agent = quoted(shape.agent)
-                shape.quoted_host = quoted(shape.host)
+                shape.agent = first(values_of(shape.lines, b"user-agent"))
+                shape.referrer = first(values_of(shape.lines, b"referer"))
             entry.agent = shape.agent
-            entry.quoted_agent = shape.quoted_agent
-            entry.quoted_host = shape.quoted_host
             entry.referrer = shape.referrer
         else:
-            entry.agent = _first(head.values(b"user-agent"))
-            entry.referrer = _first(head.values(b"referer"))
+            entry.agent = first(head.values(b"user-agent"))
+            entry.referrer = first(head.values(b"referer"))
     return entry
-
-
-def _first(found: list[bytes]) -> bytes:
-    return found[0] if found else b""
 
 
 def _fill_from_forward(entry: Entry, forward: Forward) -> None:
@@ -306,6 +316,3 @@ def _fill_from_forward(entry: Entry, forward: Forward) -> None:
     if identity is not None:
         entry.consumer = identity.consumer
         entry.credential = identity.credential_id
-        if not identity.log_part:
-            identity.log_part = caller_part(identity.consumer, identity.credential_id)
-        entry.caller = identity.log_part

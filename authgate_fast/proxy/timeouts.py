@@ -63,6 +63,7 @@ class Ticker:
         self.late_s += max(now_s - self._due_s, 0.0)
         self._due_s = now_s + TICK_S
         context.wall_s = time.time()
+        context.ticked_s = time.perf_counter()
         second = int(context.wall_s)  # a float, not protocol text
         if second != self._second:
             self._second = second

@@ -150,7 +150,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         if self._options.access_log is not None:
             self._access_log = AccessLog(self._options.access_log, self._options.access_log_format, loop)
-            self._context.recorder.log = self._access_log.take
+            self._context.recorder.log_to(self._access_log.take)
         self._start_traces(self._options.traces)
         if self._tls is not None:
             await _load(self._tls)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from authgate_fast.observe import access_log
-from authgate_fast.observe.access_log import FLUSH_S, AccessLog, AccessLogError
+from authgate_fast.observe.access_log import BATCH_BYTES, FLUSH_S, AccessLog, AccessLogError
 from authgate_fast.proxy.access_line import Entry
 
 BOUND_S = 10.0
@@ -92,14 +93,14 @@ async def test_a_file_that_cannot_be_opened_anew_leaves_the_old_one_in_use(
 async def test_a_slow_reader_costs_lines_not_memory_and_each_is_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(access_log, "MAX_WAITING_BYTES", 50_000)
+    monkeypatch.setattr(access_log, "MAX_WAITING_BYTES", 300_000)
     path = tmp_path / "pipe"
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     log = AccessLog(str(path), "json", asyncio.get_running_loop())
     for number in range(6_400):
         log.take(entry(number))
-        assert log.waiting_bytes < 100_000
+        assert log.waiting_bytes < 300_000 + 2 * BATCH_BYTES
     assert log.dropped_lines > 1_000
     assert caplog.text.count("lines are dropped") == 1
     text = bytearray()
@@ -130,6 +131,30 @@ async def test_a_full_disk_is_counted_and_said_once(caplog: pytest.LogCaptureFix
 async def test_a_place_that_cannot_be_written_is_said_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(AccessLogError, match=r"missing/access\.log cannot be written: No such file"):
         AccessLog(str(tmp_path / "missing" / "access.log"), "json", asyncio.get_running_loop())
+
+
+async def test_after_a_rotation_a_pipe_is_written_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "access.log"
+    log = AccessLog(str(path), "json", asyncio.get_running_loop())
+    path.unlink()
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    sizes: list[int] = []
+    write = os.write
+
+    def noted(fd: int, data: bytes) -> int:
+        sizes.append(len(data))
+        return write(fd, data)
+
+    monkeypatch.setattr(os, "write", noted)
+    log.reopen()
+    for number in range(100):
+        log.take(entry(number))
+    log.close()
+    os.close(reader)
+    assert sum(sizes) > select.PIPE_BUF >= max(sizes)
 
 
 async def test_writes_to_a_pipe_are_whole_lines_of_an_atomic_size() -> None:

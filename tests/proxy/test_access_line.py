@@ -7,16 +7,9 @@ import re
 
 import pytest
 
-from authgate_fast.proxy import access_line
-from authgate_fast.proxy.access_line import (
-    MAX_TEXT_BYTES,
-    MEMO_TEXT_BYTES,
-    MEMO_TEXTS,
-    Clock,
-    Entry,
-    combined_line,
-    json_line,
-)
+from authgate_fast.proxy import line_parts
+from authgate_fast.proxy.access_line import Clock, Entry, Lines, combined_line, json_line
+from authgate_fast.proxy.line_parts import MAX_TEXT_BYTES, MEMO_TEXT_BYTES, MEMO_TEXTS
 
 HOSTILE = [
     b'"',
@@ -108,15 +101,15 @@ def test_remembered_texts_are_bounded_and_stay_right() -> None:
         for _ in range(2):
             read = json.loads(json_line(made, Clock()))
             assert (read["user_agent"], read["consumer"]) == (f"agent/{number}", f"consumer-{number}")
-    assert 0 < len(access_line._texts) <= MEMO_TEXTS
-    assert 0 < len(access_line._names) <= MEMO_TEXTS
+    assert 0 < len(line_parts._texts) <= MEMO_TEXTS
+    assert 0 < len(line_parts._names) <= MEMO_TEXTS
 
 
 def test_neither_a_path_nor_a_long_text_is_remembered() -> None:
     made = entry(path=b"/reset/one-time-token", agent=b"b" * (MEMO_TEXT_BYTES + 1))
     assert json.loads(json_line(made, Clock()))["path"] == "/reset/one-time-token"
-    assert made.path not in access_line._texts
-    assert made.agent not in access_line._texts
+    assert made.path not in line_parts._texts
+    assert made.agent not in line_parts._texts
 
 
 @pytest.mark.parametrize(
@@ -166,3 +159,24 @@ def test_the_second_is_written_anew_when_it_changes() -> None:
     assert clock.iso(1_700_000_000.9994) == b"2023-11-14T22:13:20.999Z"
     assert clock.iso(1_700_000_001.0) == b"2023-11-14T22:13:21.000Z"
     assert clock.combined(1_700_000_002.5) == b"14/Nov/2023:22:13:22 +0000"
+
+
+def test_a_batch_is_announced_with_its_first_line_and_full_by_its_bytes() -> None:
+    told: list[str] = []
+    lines = Lines(json_line, 100, lambda: told.append("first"), lambda: told.append("full"))
+    for size in (60, 39):
+        lines.add(b"x" * size)
+    assert told == ["first"]
+    lines.add(b"x")
+    assert told == ["first", "full"]
+    assert [len(line) for line in lines.take()] == [60, 39, 1]
+    lines.add(b"x" * 100)
+    assert told == ["first", "full"] * 2, "what was taken counts no more"
+
+
+def test_within_a_millisecond_the_time_is_the_same_text() -> None:
+    clock = Clock()
+    first = clock.iso(1_700_000_000.5001)
+    assert clock.iso(1_700_000_000.5008) is first
+    assert clock.iso(1_700_000_000.5011) == b"2023-11-14T22:13:20.501Z"
+    assert clock.iso(1_700_000_000.4999) == b"2023-11-14T22:13:20.499Z", "a clock may be set back"
