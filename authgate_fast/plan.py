@@ -127,7 +127,7 @@ def _route(
 ) -> Plan:
     # `find`: a partition would make three objects, of which most targets need one.
     query_at = target.find(b"?")
-    path = target if query_at < 0 else target[:query_at]
+    path = head.path = target if query_at < 0 else target[:query_at]
     query = tail = b""
     if query_at >= 0:
         tail = target[query_at:]

@@ -81,7 +81,8 @@ class RequestHead:
     ``block`` and ``lines`` are the end-to-end field lines as they go to the backend (``block`` joins ``known_lines``,
     which several heads share: they are only read); ``shape`` is for the connection's next head; ``presented`` the
     (lower-case name, value) pairs of credential fields, ``content_length`` -1 when there is none, ``forwarded`` the
-    X-Forwarded-* values by code (None while there are none), ``request_id`` a sane one or b"", ``upgrade`` the
+    X-Forwarded-* values by code (None while there are none), ``path`` the target's path once the plan has looked at it
+    (of an absolute target without scheme and authority), ``request_id`` a sane one or b"", ``upgrade`` the
     protocol that it asks to switch to, or b"". A request with an ``upgrade`` closes its connection unless it gets it:
     what follows it may be either protocol. ``max_forwards`` is that of an OPTIONS request, -1 when there is none.
     ``trace`` is None while there are no trace fields; `http.trace_context.settle` judges it.
@@ -104,6 +105,7 @@ class RequestHead:
         "minor",
         "nominated",
         "own_hops",
+        "path",
         "presented",
         "request_id",
         "shape",
@@ -118,6 +120,7 @@ class RequestHead:
         self.minor = minor
         self.fields = fields
         self.host = b""
+        self.path = b""
         self.block = b""
         self.known_lines = _NO_LINES
         self.lines: list[bytes] = []

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from authgate_fast.proxy.line_parts import (
     MAX_TEXT_BYTES,
-    THOUSANDTHS,
+    POINT_THOUSANDTHS,
     agent_part,
     caller_part,
     client_part,
@@ -123,13 +123,16 @@ class Clock:
             self._combined = strftime("%d/", when).encode("ascii") + _MONTHS[when.tm_mon - 1]
             self._combined += strftime("/%Y:%H:%M:%S +0000", when).encode("ascii")
 
-    def iso(self, wall_s: float) -> bytes:
-        """Return a moment as RFC 3339 writes it, in UTC, to the millisecond."""
+    def json_start(self, wall_s: float) -> bytes:
+        """Begin a JSON line with a moment as RFC 3339 writes it, in UTC, to the millisecond."""
         milliseconds = int(wall_s * 1_000)  # a float, not protocol text
         if milliseconds != self._millisecond:  # a busy worker writes several lines in one
             self._millisecond = milliseconds
             self._turn(milliseconds // 1_000)
-            self._iso = b"%b.%bZ" % (self._iso_second, THOUSANDTHS[milliseconds % 1_000])
+            self._iso = b'{"time":"%b%bZ","request_id":"' % (
+                self._iso_second,
+                POINT_THOUSANDTHS[milliseconds % 1_000],
+            )
         return self._iso
 
     def combined(self, wall_s: float) -> bytes:
@@ -203,7 +206,7 @@ class Lines:
 def json_line(entry: Entry, clock: Clock) -> bytes:
     """Write an entry as one JSON object and a line feed."""
     return line_of_parts(
-        clock.iso(entry.wall_s),
+        clock.json_start(entry.wall_s),
         entry.request_id,
         client_part(entry.client),
         place_part(entry.gateway, entry.route, entry.service),

@@ -27,7 +27,7 @@ _texts: Final[dict[bytes, bytes]] = {}
 _names: Final[dict[str, bytes]] = {}
 _KNOWN_NUMBERS: Final = 4_096
 _NUMBERS: Final = [str(number).encode("ascii") for number in range(_KNOWN_NUMBERS)]
-THOUSANDTHS: Final = [f"{number:03}".encode("ascii") for number in range(1_000)]
+POINT_THOUSANDTHS: Final = [f".{number:03}".encode("ascii") for number in range(1_000)]
 
 
 def client_part(address: str) -> bytes:
@@ -42,7 +42,10 @@ def place_part(gateway: str, route: str, service: str) -> bytes:
 
 def caller_part(consumer: str, credential: str) -> bytes:
     """Return the part that is alike for all requests of a caller."""
-    return b'"consumer":"%b","credential_id":"%b",' % (_known_name(consumer), _known_name(credential))
+    return b'"consumer":"%b","credential_id":"%b","method":"' % (
+        _known_name(consumer),
+        _known_name(credential),
+    )
 
 
 def host_part(host: bytes) -> bytes:
@@ -71,14 +74,21 @@ def agent_part(agent: bytes) -> bytes:
 
 
 def trace_part(trace: Trace | None) -> bytes:
-    """Return the end of a line of a request that belongs to a trace; nothing for others."""
-    if trace is None or not trace.trace_id:
-        return b""
-    return b',"trace_id":"%b"' % trace.trace_id
+    """Return the end of a line, with the trace that the request belongs to, if there is one."""
+    if trace is None or trace.trace_id == b"":
+        return b"}\n"
+    return b',"trace_id":"%b"}\n' % trace.trace_id
+
+
+def retries_part(retries: int) -> bytes:
+    """Return what is alike for nearly all requests."""
+    if retries == 0:
+        return b',"retries":0'
+    return b',"retries":%b' % number_text(retries)
 
 
 def line_of_parts(
-    time: bytes,
+    start: bytes,
     request_id: bytes,
     client: bytes,
     place: bytes,
@@ -98,44 +108,38 @@ def line_of_parts(
 ) -> bytes:
     """Put a JSON line together: the one place that says which members it has, and in which order.
 
-    `method` and `path` are as `in_json` writes them; the other texts are the parts above. Durations are written in
-    milliseconds, to the microsecond.
+    `start` is the clock's, `method` and `path` are as `in_json` writes them; the other texts are the parts above.
+    Durations are written in milliseconds, to the microsecond.
     """
     duration_us = int(duration_s * 1e6 + 0.5)  # a float, not protocol text
     duration_ms = duration_us // 1_000
-    upstream_ms, point, upstream_rest = b"null", b"", b""
+    upstream_ms, upstream_rest = b"null", b""
     if upstream_s >= 0:
         upstream_us = int(upstream_s * 1e6 + 0.5)  # a float, not protocol text
         whole_ms = upstream_us // 1_000
         upstream_ms = number_text(whole_ms)
-        point = b"."
-        upstream_rest = THOUSANDTHS[upstream_us - whole_ms * 1_000]
+        upstream_rest = POINT_THOUSANDTHS[upstream_us - whole_ms * 1_000]
     # One build of bytes: compiled, it is written in one go, without a parser of formats.
-    return (
-        b'{"time":"%b","request_id":"%b%b%b%b"method":"%b%b%b%b%b,"response_bytes":%b,"duration_ms":%b.%b%b%b%b%b'
-        b',"retries":%b%b%b}\n'
-        % (
-            time,
-            request_id,
-            client,
-            place,
-            caller,
-            method,
-            host,
-            path,
-            result,
-            number_text(request_bytes),
-            number_text(response_bytes),
-            number_text(duration_ms),
-            THOUSANDTHS[duration_us - duration_ms * 1_000],
-            upstream,
-            upstream_ms,
-            point,
-            upstream_rest,
-            number_text(retries),
-            agent,
-            trace,
-        )
+    return b'%b%b%b%b%b%b%b%b%b%b,"response_bytes":%b,"duration_ms":%b%b%b%b%b%b%b%b' % (
+        start,
+        request_id,
+        client,
+        place,
+        caller,
+        method,
+        host,
+        path,
+        result,
+        number_text(request_bytes),
+        number_text(response_bytes),
+        number_text(duration_ms),
+        POINT_THOUSANDTHS[duration_us - duration_ms * 1_000],
+        upstream,
+        upstream_ms,
+        upstream_rest,
+        retries_part(retries),
+        agent,
+        trace,
     )
 
 

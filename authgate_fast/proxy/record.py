@@ -13,7 +13,7 @@ from authgate_fast.decision import caller_address
 from authgate_fast.errors import TABLE, Reason
 from authgate_fast.http.request import values_of
 from authgate_fast.proxy.access_line import Entry
-from authgate_fast.proxy.exchange_line import USUAL_OUTCOME, exchange_line, first, protocol_of
+from authgate_fast.proxy.exchange_line import USUAL_OUTCOME, exchange_line, first, path_of, protocol_of
 from authgate_fast.tally import (
     ACCEPTED,
     AUTH_CODES,
@@ -289,9 +289,7 @@ def _entry(
         entry.scheme = client.scheme
         entry.method = head.method
         entry.host = head.host
-        target = head.target
-        query_at = target.find(b"?")
-        entry.path = target if query_at < 0 else target[:query_at]
+        entry.path = path_of(head.target)
         entry.protocol = protocol_of(head)
         shape = head.shape
         if shape is not None and head.known_lines is shape.lines:  # it was read by its shape

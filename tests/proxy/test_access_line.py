@@ -156,8 +156,8 @@ def test_what_a_client_sent_neither_ends_a_combined_line_nor_a_quoted_part(name:
 
 def test_the_second_is_written_anew_when_it_changes() -> None:
     clock = Clock()
-    assert clock.iso(1_700_000_000.9994) == b"2023-11-14T22:13:20.999Z"
-    assert clock.iso(1_700_000_001.0) == b"2023-11-14T22:13:21.000Z"
+    assert clock.json_start(1_700_000_000.9994) == b'{"time":"2023-11-14T22:13:20.999Z","request_id":"'
+    assert clock.json_start(1_700_000_001.0) == b'{"time":"2023-11-14T22:13:21.000Z","request_id":"'
     assert clock.combined(1_700_000_002.5) == b"14/Nov/2023:22:13:22 +0000"
 
 
@@ -176,7 +176,9 @@ def test_a_batch_is_announced_with_its_first_line_and_full_by_its_bytes() -> Non
 
 def test_within_a_millisecond_the_time_is_the_same_text() -> None:
     clock = Clock()
-    first = clock.iso(1_700_000_000.5001)
-    assert clock.iso(1_700_000_000.5008) is first
-    assert clock.iso(1_700_000_000.5011) == b"2023-11-14T22:13:20.501Z"
-    assert clock.iso(1_700_000_000.4999) == b"2023-11-14T22:13:20.499Z", "a clock may be set back"
+    first = clock.json_start(1_700_000_000.5001)
+    assert clock.json_start(1_700_000_000.5008) is first
+    assert clock.json_start(1_700_000_000.5011) == b'{"time":"2023-11-14T22:13:20.501Z","request_id":"'
+    assert clock.json_start(1_700_000_000.4999) == b'{"time":"2023-11-14T22:13:20.499Z","request_id":"', (
+        "a clock may be set back"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -108,6 +109,7 @@ async def test_what_is_known_of_a_request_stands_in_its_entry() -> None:
         assert entry.upstream.startswith("http://127.0.0.1:")
         assert 0 < entry.upstream_s <= entry.duration_s < BOUND_S
         assert entry.retries == 0
+        assert abs(entry.wall_s - time.time()) < BOUND_S
 
 
 @pytest.mark.parametrize(
