@@ -106,7 +106,7 @@ def line_of_parts(
     agent: bytes,
     trace: bytes,
 ) -> bytes:
-    """Put a JSON line together: the one place that says which members it has, and in which order.
+    """Put a JSON line together, from all of its parts: every line comes through here.
 
     `start` is the clock's, `method` and `path` are as `in_json` writes them; the other texts are the parts above.
     Durations are written in milliseconds, to the microsecond.
@@ -144,6 +144,7 @@ def line_of_parts(
 
 
 def number_text(number: int) -> bytes:
+    """Write a number."""
     if 0 <= number < _KNOWN_NUMBERS:
         return _NUMBERS[number]
     return str(number).encode("ascii")
