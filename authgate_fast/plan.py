@@ -125,17 +125,21 @@ def _is_trusted(address: str, gateway: Gateway) -> bool:
 def _route(
     head: RequestHead, target: bytes, gateway: Gateway, client: Client, now: float, request_id: bytes
 ) -> Plan:
-    # `find`: a partition would make three objects, of which most targets need one.
-    query_at = target.find(b"?")
-    path = head.path = target if query_at < 0 else target[:query_at]
+    path = target
     query = tail = b""
-    if query_at >= 0:
-        tail = target[query_at:]
-        query = tail[1:]
-    if query and not query_is_clean(query):
-        detail = "The query string holds a byte that must be percent-encoded."
-        return Refusal(Reason.INVALID_PATH, request_id, detail=detail, gateway=gateway)
-    known = gateway.path_memo.get(path)
+    # No path in it has a query, so a target that is there has none either.
+    known = gateway.path_memo.get(target)
+    if known is None:
+        query_at = target.find(b"?")
+        if query_at >= 0:
+            path = target[:query_at]
+            tail = target[query_at:]
+            query = tail[1:]
+            if query and not query_is_clean(query):
+                detail = "The query string holds a byte that must be percent-encoded."
+                return Refusal(Reason.INVALID_PATH, request_id, detail=detail, gateway=gateway)
+            known = gateway.path_memo.get(path)
+    head.path = path
     if known is None:
         segments = split_path(path, gateway.path_policy)
         if isinstance(segments, str):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from authgate_fast.decision import Client, Forward, Refusal
+from authgate_fast.errors import Reason
 from authgate_fast.plan import PATH_MEMO_SIZE
 from tests.http.second_opinion import read_request_head, values
 from tests.http.test_fields import CLAIMS, FORWARDED_SPELT_ODDLY, HOP_BY_HOP, IDENTITY, spellings
@@ -71,6 +72,22 @@ def test_the_same_path_gives_the_same_head_again_from_memory() -> None:
         first = forward(b"GET", target, snapshot=snapshot)
         assert forward(b"GET", target, snapshot=snapshot).head == first.head
         assert forward(b"GET", target).head == first.head
+
+
+def test_a_query_stays_with_its_request_when_memory_knows_the_path() -> None:
+    snapshot = make_snapshot()
+    for target in (
+        b"/products/7",
+        b"/products/7?a",
+        b"/products/7",
+        b"/products/7?",
+        b"/products/7?b=/products/7",
+    ):
+        assert forward(b"GET", target, snapshot=snapshot).head == forward(b"GET", target).head
+        assert list(snapshot.gateways["shop"].path_memo) == [b"/products/7"]
+    refused = ask(b"GET", b"/products/7?a#b", snapshot=snapshot)
+    assert isinstance(refused, Refusal)
+    assert refused.reason is Reason.INVALID_PATH
 
 
 def test_the_memory_of_paths_is_used_and_bounded() -> None:

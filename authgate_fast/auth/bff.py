@@ -6,9 +6,9 @@ The authenticator holds what its worker remembers: live sessions, and cookies th
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 from authgate_fast.auth.browser import SAFE_METHODS, cross_site_problem, is_navigation, login_location
@@ -45,6 +45,7 @@ REFRESH_AHEAD_S: Final = 30.0
 a quarter of its life."""
 RECHECK_S = 20.0
 """How often the store is asked about a session that only a stream still uses."""
+_sha256: Final = hashlib.sha256
 _TOKEN: Final = re.compile(rb"[\x21-\x7e]{1,16384}")
 
 
@@ -154,7 +155,7 @@ class BffAuthenticator:
                 return Denial(Reason.CSRF_REJECTED, why=problem)
         if len(cookie) != SECRET_LENGTH:
             return self._refuse(head, self._ended)
-        digest = sha256(cookie).digest()
+        digest = _sha256(cookie).digest()
         session = self.sessions.get(digest)
         if session is not None and now < session.good_until:
             identity = session.identity

@@ -32,8 +32,8 @@ def session_cookie(presented: Presented) -> bytes | None:
     """Return the value of the session cookie, None without one, `TWICE` if there are several."""
     if len(presented) == 1:
         name, value = presented[0]
-        if name == b"cookie" and value.startswith(_SESSION_START) and value.find(b";") < 0:
-            return value.removeprefix(_SESSION_START)  # the usual case: no other cookie
+        if name == b"cookie" and value.startswith(_SESSION_START) and _is_one_cookie(value):
+            return value[len(_SESSION_START) :]  # the usual case: no other cookie
     return own_cookie(presented, SESSION_COOKIE)
 
 
@@ -70,7 +70,7 @@ def kept_cookie_lines(presented: Presented) -> bytes:
     """Return the Cookie lines without the gateway's own cookies; another credential field is not kept at all."""
     lines = b""
     for name, value in presented:
-        if name != b"cookie" or (value.startswith(OWN_PREFIX) and value.find(b";") < 0):
+        if name != b"cookie" or (value.startswith(OWN_PREFIX) and _is_one_cookie(value)):
             continue  # the usual case: the gateway's own cookie and no other
         kept = _without_own(value) if OWN_PREFIX in value else value
         if kept:
@@ -111,6 +111,11 @@ def _set(name: bytes, value: bytes, path: bytes, max_age_s: int | None, *, secur
 def _without_own(field: bytes) -> bytes:
     parts = [part.strip(b" \t") for part in field.split(b";")]
     return b"; ".join([part for part in parts if part and not part.startswith(OWN_PREFIX)])
+
+
+def _is_one_cookie(field: bytes) -> bool:
+    # Not `find`: that reads its arguments by a format, which costs three times what it looks for here.
+    return not field.partition(b";")[1]
 
 
 def _values(field: bytes, wanted: bytes) -> list[bytes]:

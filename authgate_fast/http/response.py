@@ -63,7 +63,7 @@ class ResponseHead:
     is none. ``keep_alive_s`` is what the backend announces in ``Keep-Alive: timeout=`` (-1: nothing).
     ``may_upgrade``: its Connection names upgrade; ``upgrade`` is what its Upgrade says, b"" if it has several.
     ``own_cookies``: the block may set a cookie of the gateway's own (`has_own_cookies`). ``error`` says what is wrong,
-    or is None.
+    or is None. ``sharing`` is what `says_who_may_cache` found, None until somebody asks.
     """
 
     __slots__ = (
@@ -77,6 +77,7 @@ class ResponseHead:
         "may_upgrade",
         "minor",
         "own_cookies",
+        "sharing",
         "status",
         "upgrade",
     )
@@ -91,6 +92,7 @@ class ResponseHead:
         self.has_date = False
         self.keep_alive_s = -1
         self.own_cookies = False
+        self.sharing: bool | None = None
         self.error: str | None = None
         self.may_upgrade = False
         self.upgrade: bytes | None = None
@@ -135,6 +137,12 @@ class ResponseHead:
             rewrite = rewrite or len(block) == size
         self.block = self._rewritten(received, nominated) if rewrite else block
         self.own_cookies = has_own_cookies(self.block)
+
+    def says_who_may_cache(self) -> bool:
+        """Do what the function does for ``block``, once: a head that a backend repeats is one object."""
+        if self.sharing is None:
+            self.sharing = says_who_may_cache(self.block)
+        return self.sharing
 
     def _read_hop(self, code: int, value: bytes, nominated: set[bytes]) -> None:
         if code == CONNECTION:
@@ -210,7 +218,7 @@ def says_who_may_cache(block: bytes) -> bool:
     nothing counts: ``private="..."`` is about single fields.
     """
     for line in lower(block).split(b"\r\n"):
-        if line.startswith(b"cache-control:") and b'"' not in line:
+        if line.startswith(b"cache-control:") and line.find(b'"') < 0:
             for directive in line.removeprefix(b"cache-control:").split(b","):
                 name, equals, _ = directive.strip(b" \t").partition(b"=")
                 if name.rstrip(b" \t") in _SHARING and (not equals or name == b"s-maxage"):

@@ -24,17 +24,16 @@ if TYPE_CHECKING:
 
 def act(connection: Downstream, decision: Plan, head: RequestHead, rest: bytes) -> None:
     """Do what was decided. `rest` is what has arrived behind the head."""
-    kind = decision.__class__
-    if kind is Forward:
+    if isinstance(decision, Forward):
         if head.upgrade and not may_open(connection.context):
             connection.context.counters.hit("max_tunnels")
             refuse(connection, Refusal(Reason.OVERLOADED, decision.request_id), head, rest)
             return
         connection.phase = BUSY
-        connection.exchange = exchange = Exchange(connection, head, decision)  # type: ignore[arg-type]  # its class was looked at
+        connection.exchange = exchange = Exchange(connection, head, decision)
         exchange.start(rest)
-    elif kind is Refusal:
-        refuse(connection, decision, head, rest)  # type: ignore[arg-type]  # as above
+    elif isinstance(decision, Refusal):
+        refuse(connection, decision, head, rest)
     elif isinstance(decision, Pending):
         if not connection.context.may_look_up(decision.gateway.name):
             connection.context.counters.hit("max_lookups")

@@ -179,7 +179,8 @@ class Downstream:
                 data = data[_EMPTY_LINES.match(data).end() :]  # type: ignore[union-attr]  # matches anything
                 looked_at = 0
                 self.phase = IDLE  # if the first of them came in two pieces, that was no head's beginning
-            end = data.find(b"\r\n\r\n") + 4
+            head = self._like_the_last(data)
+            end = data.find(b"\r\n\r\n") + 4 if head is None else len(data)
             if end < 4:
                 if data:
                     self._await_head(data, looked_at)
@@ -193,7 +194,7 @@ class Downstream:
             if end < len(data):
                 self._begin(data[:end], data[end:])
             else:
-                self._begin(data, b"")
+                self._begin(data, b"", head)
             data = self.buffer
             served += 1
             if self.phase != IDLE or not data:
@@ -212,6 +213,14 @@ class Downstream:
                 self.close_after_answer(linger=False)  # all that a half-closed client asked for is served
             elif self.read_paused:
                 self.resume()
+
+    def _like_the_last(self, data: bytes) -> RequestHead | None:
+        """Read one head like the last one, if `data` is that and nothing more: nobody has to look for its end."""
+        shape = self.shape
+        if shape is None:
+            return None
+        context = self.context
+        return context.request_reader.read_like_last(data, context.limits.max_fields, context.snapshot, shape)
 
     def _go_on(self) -> None:
         """Serve what a client pipelined, after the others have had their turn."""
@@ -250,7 +259,8 @@ class Downstream:
             self.context.counters.hit("max_head_bytes")
         refuse_unread(self, reason, data)
 
-    def _begin(self, head_bytes: bytes, rest: bytes) -> None:
+    def _begin(self, head_bytes: bytes, rest: bytes, known: RequestHead | None = None) -> None:
+        """Begin a request; `known` is its head if that has been read already."""
         context = self.context
         context.counters.requests += 1
         self.phase = IDLE
@@ -265,13 +275,13 @@ class Downstream:
         )
         head: RequestHead | Reason = Reason.INTERNAL_ERROR
         try:
-            head = context.request_reader.read(
+            head = known or context.request_reader.read(
                 head_bytes, context.limits.max_fields, context.snapshot, self.shape
             )
-            if head.__class__ is not RequestHead:
+            if not isinstance(head, RequestHead):
                 if head is Reason.HEAD_TOO_LARGE:  # its bytes were counted before
                     context.counters.hit("max_fields")
-                refuse_unread(self, head, head_bytes, request_id)  # type: ignore[arg-type]  # it is a Reason
+                refuse_unread(self, head, head_bytes, request_id)
                 return
             self.shape = head.shape
             if sequence >= context.limits.max_requests_per_connection:

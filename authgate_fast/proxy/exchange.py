@@ -14,7 +14,7 @@ from authgate_fast.errors import Reason
 from authgate_fast.http.chunked import LAST_CHUNK, ChunkedDecoder, FramingError, encode_pieces
 from authgate_fast.http.problem import CONTINUE, STATUS_STARTS
 from authgate_fast.http.request import IDEMPOTENT
-from authgate_fast.http.response import says_who_may_cache, without_own_cookies
+from authgate_fast.http.response import without_own_cookies
 from authgate_fast.http.upgrade import switch_problem
 from authgate_fast.proxy.access import lost_access
 from authgate_fast.proxy.own_answers import exchange_refused
@@ -255,7 +255,7 @@ class Exchange:
         if response.own_cookies:
             block = without_own_cookies(block)
         identity = self.forward.identity
-        if identity is not None and identity.session is not None and not says_who_may_cache(block):
+        if identity is not None and identity.session is not None and not response.says_who_may_cache():
             # The client's request had a cookie where the backend's has Authorization, which keeps shared caches from
             # storing the response (RFC 9111 section 3.5).
             block += b"Cache-Control: private\r\n"

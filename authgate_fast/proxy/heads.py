@@ -15,7 +15,15 @@ import httptools
 
 from authgate_fast.errors import Reason
 from authgate_fast.http.fields import plain_response_names
-from authgate_fast.http.plain import Memo, Shape, read_plain_request, read_plain_response
+from authgate_fast.http.plain import (
+    MAX_SHAPE_BYTES,
+    Memo,
+    Shape,
+    may_serve,
+    read_plain_request,
+    read_plain_response,
+    read_shaped,
+)
 from authgate_fast.http.request import RequestHead
 from authgate_fast.http.response import ResponseHead
 from authgate_fast.snapshot import Snapshot
@@ -137,6 +145,22 @@ class RequestReader:
             return Reason.HEAD_TOO_LARGE
         return RequestHead(method, target, minor, sink.fields)
 
+    def read_like_last(
+        self, data: bytes, max_fields: int, snapshot: Snapshot, shape: Shape
+    ) -> RequestHead | None:
+        """Read `data` if it is one whole head like the connection's last one, and nothing more.
+
+        Whoever asks need not know where the head ends. Longer reads are left to who looks for that first: they may
+        hold many heads, and each would be looked at as often as there are others before it.
+        """
+        if (
+            snapshot is not self._snapshot
+            or len(data) > MAX_SHAPE_BYTES
+            or not may_serve(shape, self._memo, max_fields)
+        ):
+            return None
+        return read_shaped(data, shape)
+
     def start_problem(self, line: bytes) -> Reason | None:
         """Judge a request line whose fields have not come yet, as `read` would."""
         head = self.read(line + b"\r\n", 0)
@@ -181,6 +205,14 @@ class ResponseReader:
         plain = self.read_plain(data[: end - 4], max_fields)
         return plain if plain is not None else self.read_parsed(data, end, max_fields)
 
+    def known_end(self, data: bytes) -> int:
+        """Return where the head in `data` ends if it is the last one again, else 0. Backends repeat their heads."""
+        last = self._memo.last_head
+        size = len(last)
+        if size and data.startswith(last) and data[size : size + 4] == b"\r\n\r\n":
+            return size + 4
+        return 0
+
     def read_plain(self, head: bytes, max_fields: int) -> ResponseHead | None:
         """Read a head without its empty line if it is a plain one."""
         return read_plain_response(head, max_fields, self._memo)
@@ -195,7 +227,7 @@ class ResponseReader:
             return self._read_alone(data[:end], max_fields)
         response = self._response(data, end, max_fields)
         extra = len(data) - end
-        if response.__class__ is not ResponseHead or response.error is not None or sink.open_head:
+        if not isinstance(response, ResponseHead) or response.error is not None or sink.open_head:
             return self._read_alone(data[:end], max_fields)
         if extra and not response.expects(extra):
             return self._read_alone(data[:end], max_fields)

@@ -159,8 +159,9 @@ class Upstream:
 
     def _read_head(self, data: bytes, exchange: Exchange, looked_at: int) -> None:
         limits = self.context.limits
+        reader = self.context.response_reader
         while True:
-            end = data.find(b"\r\n\r\n") + 4
+            end = reader.known_end(data) or data.find(b"\r\n\r\n") + 4
             if end < 4:
                 problem = response_start_problem(data, looked_at, limits.max_head_bytes)
                 if problem is None:
@@ -172,11 +173,10 @@ class Upstream:
             if end > limits.max_head_bytes:
                 self._fail(exchange, "a response head over max_head_bytes")
                 return
-            reader = self.context.response_reader
             response: ResponseHead | str | None = reader.read_plain(data[: end - 4], limits.max_fields)
             if response is None:
                 response = reader.read_parsed(data, end, limits.max_fields)
-            if response.__class__ is not ResponseHead:
+            if not isinstance(response, ResponseHead):
                 self._fail(exchange, str(response))
                 return
             if response.error is not None:

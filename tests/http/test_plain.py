@@ -18,6 +18,7 @@ from authgate_fast.http.plain import (
     Shape,
     read_plain_request,
     read_plain_response,
+    read_shaped,
 )
 from authgate_fast.http.request import RequestHead
 from authgate_fast.http.response import ResponseHead
@@ -201,6 +202,107 @@ def test_a_head_that_only_resembles_the_last_one_is_read_by_the_line(last: bytes
         assert head is not None
         assert is_as_parsed(head, data)
         shape = head.shape
+
+
+WITH_KEY = b"GET /%b HTTP/1.1\r\nHost: a\r\nX-Api-Key: %b\r\nX: y\r\n\r\n"
+WITHOUT = b"GET /%b HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n"
+
+
+def shape_of(data: bytes, memo: Memo | None = None) -> Shape:
+    memo = Memo() if memo is None else memo
+    shape: Shape | None = None
+    for _ in range(2):
+        head = plain_request(data, memo, shape)
+        assert head is not None
+        shape = head.shape
+    assert shape is not None
+    assert shape.memo is memo
+    return shape
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        WITH_KEY % (b"1", b"one"), WITH_KEY % (b"2?q=%20", b"two"), (WITH_KEY % (b"3", b"agk_3")).replace(b"GET", b"PURGE"),
+    ],
+)  # fmt: skip
+def test_a_whole_head_of_a_shape_needs_no_search_for_its_end(data: bytes) -> None:
+    assert is_as_parsed(read_shaped(data, shape_of(WITH_KEY % (b"0", b"zero"))), data)
+
+
+@pytest.mark.parametrize(
+    "tail", [b"", b"x", b"\r\n", b"GET / HTTP/1.1\r\n\r\n", WITH_KEY % (b"2", b"two"), WITHOUT % b"2"]
+)
+@pytest.mark.parametrize("good", [WITH_KEY % (b"1", b"one"), WITHOUT % b"1"])
+def test_a_shape_reads_no_more_and_no_less_than_one_head(good: bytes, tail: bytes) -> None:
+    shape = shape_of(good)
+    assert (read_shaped(good + tail, shape) is not None) == (tail == b"")
+    for size in range(len(good)):
+        assert read_shaped(good[:size], shape) is None, size
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"get /1 HTTP/1.1", b"CONNECT /1 HTTP/1.1", b"GETS /1 HTTP/1.1", b"\r\nGET /1 HTTP/1.1", b"GET 1 HTTP/1.1", b"GET * HTTP/1.1",
+        b"GET  HTTP/1.1", b"GET  /1 HTTP/1.1", b"GET /1  HTTP/1.1", b"GET /1 HTTP/1.0", b"GET /1 HTTP/1.1 ", b"GET /1 http/1.1",
+        b"GET /1 x HTTP/1.1", b"GET /a#b HTTP/1.1", b"GET /\x7f HTTP/1.1", b"GET /\xe4 HTTP/1.1", b"GET /\0 HTTP/1.1", b"GET /\t HTTP/1.1",
+        b"GET /\r HTTP/1.1", b"GET /\n HTTP/1.1", b"GET /1\r\nX: HTTP/1.1", b"GET http://a/ HTTP/1.1", b"GET /1\tHTTP/1.1", b"GET /1",
+    ],
+)  # fmt: skip
+def test_a_shape_reads_no_other_kind_of_request_line(start: bytes) -> None:
+    for good in (WITH_KEY % (b"1", b"one"), WITHOUT % b"1"):
+        _, line_end, rest = good.partition(b"\r\n")
+        assert read_shaped(start + line_end + rest, shape_of(good)) is None
+
+
+def test_a_reader_takes_no_shape_of_another_snapshot_nor_past_its_limits() -> None:
+    reader, snapshot = RequestReader(), Snapshot(credential_fields=KEY_FIELDS)
+    good, shape = WITH_KEY % (b"1", b"one"), None
+    for _ in range(2):
+        head = reader.read(good, 100, snapshot, shape)
+        assert isinstance(head, RequestHead)
+        shape = head.shape
+    assert shape is not None
+    assert reader.read_like_last(good, 100, snapshot, shape) is not None
+    assert reader.read_like_last(good, 3, snapshot, shape) is not None
+    assert reader.read_like_last(good, 2, snapshot, shape) is None, "more fields than may be"
+    long = WITH_KEY % (b"1" * MAX_SHAPE_BYTES, b"one")
+    assert read_shaped(long, shape) is not None
+    assert reader.read_like_last(long, 100, snapshot, shape) is None, "it may be many heads"
+    assert reader.read_like_last(good, 100, snapshot, shape_of(good)) is None, "of another reader's memory"
+    first = reader.read(good, 100, snapshot)
+    assert isinstance(first, RequestHead)
+    assert first.shape is not None
+    assert reader.read_like_last(good, 100, snapshot, first.shape) is None, "the first head has none yet"
+    other = Snapshot()
+    assert reader.read_like_last(good, 100, other, shape) is None
+    anew = reader.read(good, 100, other, shape)
+    assert isinstance(anew, RequestHead)
+    assert anew.presented is None, "what was a credential is none for this snapshot"
+    assert reader.read_like_last(good, 100, snapshot, shape) is None
+    assert reader.read_like_last(good, 100, other, shape) is None
+
+
+def test_the_end_of_a_response_head_is_known_only_where_the_last_one_stands_again() -> None:
+    reader = ResponseReader()
+    head = b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 2"
+    whole = head + b"\r\n\r\n"
+    assert reader.known_end(b"\r\n\r\n") == 0, "nothing is known yet"
+    for _ in range(2):
+        assert reader.known_end(whole) == 0
+        assert reader.read_plain(head, 100) is not None
+    for body in (b"", b"ok", b"\r\n\r\n", whole):
+        assert reader.known_end(whole + body) == len(whole)
+    for size in range(len(whole)):
+        assert reader.known_end(whole[:size]) == 0
+    for other in (
+        head + b"0\r\n\r\n",
+        head + b"\r\nX: y\r\n\r\n",
+        b"\r\n" + whole,
+        whole.replace(b"x", b"y"),
+    ):
+        assert reader.known_end(other) == 0
 
 
 def test_a_head_with_two_credentials_has_no_shape() -> None:

@@ -401,3 +401,12 @@ def test_what_goes_on_h11_reads_with_the_same_end_to_end_fields(fields: Fields, 
 def test_a_response_says_whether_shared_caches_may_keep_it(values: tuple[bytes, ...], expected: bool) -> None:
     lines = b"".join(b"cAche-Control:%b\r\n" % value for value in values)
     assert says_who_may_cache(b"\r\nX: public\r\n" + lines + b"Pragma: private\r\n") is expected
+
+
+def test_what_a_head_says_about_caches_is_looked_for_once_for_each_head() -> None:
+    for line, expected in ((b"", False), (b"Cache-Control: public\r\n", True), (b"", False)):
+        head = ResponseHead(200, 1)
+        head.read([], b"\r\nX: y\r\n" + line)
+        assert head.sharing is None
+        assert [head.says_who_may_cache() for _ in range(3)] == [expected] * 3
+        assert head.sharing is expected
