@@ -536,3 +536,18 @@ def test_a_status_line_is_no_field_line_though_both_were_seen() -> None:
         b"HTTP/1.1 200 OK\r\nHTTP/1.1 200 OK",
     ):
         assert read_plain_response(head, 100, memo) is None
+
+
+def test_which_bytes_may_stand_in_a_target_and_in_a_credential() -> None:
+    """Each byte once, in a head by the line and in one by its shape: the parser would take at least these."""
+    shape = shape_of(WITH_KEY % (b"1", b"one"))
+    for byte in range(256):
+        text = b"a%cb" % byte
+        is_visible = 0x21 <= byte <= 0x7E
+        for target, key, expected in (
+            (text, b"k", is_visible and byte != 0x23),
+            (b"t", text, is_visible or byte == 0x20),
+        ):
+            data = WITH_KEY % (target, key)
+            assert is_as_parsed(read_shaped(data, shape), data) == expected, data
+            assert is_as_parsed(plain_request(data, Memo()), data) == expected, data

@@ -10,7 +10,7 @@ import pytest
 from authgate_fast.http import head_start
 from authgate_fast.limits import Limits
 from tests.proxy.harness import BOUND_S, Stack
-from tests.proxy.scripted import Answer, answers, read_answer, request, running, until, within
+from tests.proxy.scripted import Answer, answers, exchange, read_answer, request, running, until, within
 
 SMALL = Limits(max_head_bytes=2_000, max_target_bytes=1_000, max_fields=10, max_body_bytes=100)
 
@@ -99,6 +99,29 @@ async def test_max_target_bytes(size: int, status: int, cut: int) -> None:
     data = request(b"GET", b"/p/" + b"a" * (size - 3), close=True)
     async with running(limits=SMALL) as (stack, _):
         assert await status_of(stack, *([data[:cut], data[cut:]] if cut else [data])) == status
+
+
+@pytest.mark.parametrize(
+    ("head", "target", "size", "status"),
+    [
+        (2_000, 1_000, 1_000, 200), (2_000, 1_000, 1_001, 414), (2_000, 1_000, 1_900, 414), (1_200, 4_000, 1_150, 200),
+        (1_200, 4_000, 1_200, 431),
+    ],
+)  # fmt: skip
+async def test_the_limits_hold_for_a_head_like_the_last_one(
+    head: int, target: int, size: int, status: int
+) -> None:
+    limits = replace(SMALL, max_head_bytes=head, max_target_bytes=target)
+    async with running(limits=limits) as (stack, recorder):
+        reader, writer = await stack.connect()
+        for _ in range(3):
+            assert (await exchange(reader, writer, request(b"GET", b"/p/a"))).status == 200
+        (connection,) = stack.context.connections
+        assert connection.shape is not None
+        assert connection.shape.has_served
+        long = request(b"GET", b"/p/".ljust(size, b"a"))
+        assert (await exchange(reader, writer, long)).status == status
+        assert len(recorder.seen) == 3 + (status == 200)
 
 
 async def test_a_request_line_without_end_is_414_at_once() -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.proxy.scripted import answers, request, running
+from authgate_fast.auth.api_key import ApiKeyAuthenticator, key_digest
+from authgate_fast.config.compile import build_snapshot
+from tests.proxy.harness import KEY, backend, gateway, make_snapshot
+from tests.proxy.scripted import Recorder, answers, exchange, request, running
 
 UPGRADES = {
     "websocket": (b"Upgrade: websocket", b"Connection: upgrade"),
@@ -70,3 +73,29 @@ async def test_each_request_has_an_id_of_its_own_in_answer_and_backend() -> None
         request_id = answer.get(b"x-request-id")
         assert request_id is not None
         assert b"X-Request-ID: %b\r\n" % request_id in head
+
+
+async def test_a_head_like_the_last_one_is_read_for_the_snapshot_in_force() -> None:
+    """A kept connection's memory of its last head must not outlive what that head was read for."""
+    recorder = Recorder()
+    async with backend(recorder.handle) as port:
+        by_key, unknown = (make_snapshot(port, key_digest=digest) for digest in (_digest(KEY), b"x" * 32))
+        (gate,) = make_snapshot(port, key_digest=_digest(KEY)).gateways.values()
+        gate.authenticator = ApiKeyAuthenticator("gw", "X-Other", gate.consumers)
+        by_other = build_snapshot(2, [gate])
+        data = request(b"GET", b"/s/a", b"X-Api-Key: " + KEY.encode(), b"X-Other: " + KEY.encode())
+        async with gateway(by_key) as stack:
+            reader, writer = await stack.connect()
+            for snapshot, taken in ((by_key, b"X-Api-Key"), (by_other, b"X-Other"), (by_key, b"X-Api-Key")):
+                (left,) = {b"X-Api-Key", b"X-Other"} - {taken}
+                for _ in range(3):
+                    stack.context.snapshot = snapshot
+                    assert (await exchange(reader, writer, data)).status == 200
+                    assert taken + b":" not in recorder.heads[-1]
+                    assert left + b":" in recorder.heads[-1]
+            stack.context.snapshot = unknown
+            assert (await exchange(reader, writer, data)).status == 401
+
+
+def _digest(key: str) -> bytes:
+    return bytes.fromhex(key_digest(key))
