@@ -125,8 +125,13 @@ FOUND = (
 )
 
 
+FOUND_LATER = ("sharing",)
+"""What is looked for in a block when somebody asks."""
+
+
 def test_all_that_a_reader_finds_is_compared() -> None:
-    assert tuple(getattr(ResponseHead, "__slots__", FOUND)) == FOUND  # the compiled class has none
+    slots = getattr(ResponseHead, "__slots__", FOUND)  # the compiled class has none
+    assert tuple(name for name in slots if name not in FOUND_LATER) == FOUND
 
 
 def as_read(head: ResponseHead | str | None) -> object:
