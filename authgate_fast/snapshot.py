@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from authgate_fast.tally import LogPart, Meter
@@ -54,6 +55,7 @@ class UpstreamTls:
 
 DEFAULT_TLS: Final = UpstreamTls()
 MAX_KNOWN_KEYS: Final = 65_536
+_KNOWN_KEYS_STEP: Final = 256
 
 
 def place_of(host: str, port: int) -> str:
@@ -323,7 +325,9 @@ class Keys:
         if identity is None:
             return None
         if len(self.known) >= MAX_KNOWN_KEYS:
-            self.known.clear()
+            # Some at a time: to free them all would hold the loop for as long as a few hundred requests take.
+            for old in list(islice(self.known, _KNOWN_KEYS_STEP)):
+                del self.known[old]
         self.known[digest] = identity
         return identity
 

@@ -139,3 +139,6 @@ def test_only_so_many_keys_are_known() -> None:
     for digest in digests:
         assert keys.get(digest) is not None
         assert len(keys.known) <= MAX_KNOWN_KEYS
+    assert len(keys.known) > MAX_KNOWN_KEYS * 0.9  # those of the others are still known
+    assert digests[-1] in keys.known
+    assert digests[0] not in keys.known

@@ -29,7 +29,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncGenerator, Container
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -67,7 +67,8 @@ SETTLE_S = 0.5
 MAX_SETTLE_S = 5.0
 MANY_CHANGES = 5_000
 """So many that a full read has found are not gathered further: consumers come in force while it goes on. A few thousand
-are one change, as a deployment meant them; a million would not fit beside themselves."""
+are one change, as a deployment meant them; a million would not fit beside themselves. Those that are gone go last, so a
+key that moved between two parts is a clash until then."""
 PAUSE_S = 0.002
 """Between two pages of a comparison, which is in no hurry."""
 QUIET_S = 1.0
@@ -82,6 +83,23 @@ STABLE_S = 1.0
 """A connection that lived so long lets the next pause be a short one again."""
 
 log = logging.getLogger("authgate.redis")
+
+
+class _FullRead:
+    """What a full read has found so far.
+
+    ``changes``: what differs from what is in force, and is not applied yet; ``missed``: how many were. ``has_names``:
+    some document is there, ``has_text``: some text is. ``malformed``: keys that name no document.
+    """
+
+    __slots__ = ("changes", "has_names", "has_text", "malformed", "missed")
+
+    def __init__(self) -> None:
+        self.changes: dict[DocumentKey, Raw] = {}
+        self.malformed: set[bytes] = set()
+        self.has_names = False
+        self.has_text = False
+        self.missed = 0
 
 
 class RedisSource:
@@ -288,17 +306,19 @@ class RedisSource:
             self._wake.clear()
             await asyncio.sleep(SETTLE_S)
 
-    async def _read_changes(self, reader: Link) -> set[DocumentKey]:
-        """Read and apply what the listener has named; return the keys."""
+    async def _read_changes(
+        self, reader: Link, malformed: set[bytes] | None = None
+    ) -> dict[DocumentKey, Raw]:
+        """Read and apply what the listener has named; return it, and add to `malformed` what names no document."""
         self._wake.clear()
         raw_keys, self._dirty = self._dirty, set()
-        pairs = list(self._keys.parse(raw_keys).items())
+        pairs = list(self._keys.parse(raw_keys, malformed).items())
         changes: dict[DocumentKey, Raw] = {}
         for start in range(0, len(pairs), PAGE_KEYS):
             changes.update(await fetch(reader, dict(pairs[start : start + PAGE_KEYS])))
         await self._keys.recheck(reader, raw_keys)
         await self._apply(changes)
-        return set(changes)
+        return changes
 
     async def _read_all(self, reader: Link, pause_s: float = 0.0) -> None:
         while not await self._scan(reader, pause_s):
@@ -310,72 +330,94 @@ class RedisSource:
         self._wake.clear()
         self._dirty.clear()
         history = await read_history(reader)
-        in_force, refused = self._configuration.documents, self._configuration.bad
-        malformed: set[bytes] = set()
-        changes: dict[DocumentKey, Raw] = {}
-        has_text = False
-        missed = 0
-        many = MANY_CHANGES
+        in_force = self._configuration.documents
+        found = _FullRead()
         loads = self._loads
-        async with aclosing(self._to_read(reader, changes, malformed)) as pages:
-            async for page in pages:
-                for key, text in (await fetch(reader, page)).items():
-                    has_text = has_text or isinstance(text, bytes)
-                    if key in refused:
-                        changes[key] = text
-                    elif text != in_force.get(key):
-                        changes[key] = text
-                        missed += 1
-                await asyncio.sleep(pause_s)
-                if self._is_flushed:
-                    return False
-                if self._wake.is_set() and self.connected and not self.suspect_empty:
-                    # A change does not wait for a comparison to end, and what it has read is newer.
-                    for key in await self._read_changes(reader):
-                        changes.pop(key, None)
-                if len(changes) >= many:
-                    await self._apply(_take_present_consumers(changes))
-                    many = len(changes) + MANY_CHANGES
-        if not has_text:
+        # First what is in Redis and not in force, then what is in force: each document is read once, and all that are
+        # gone are found, without a list of a million names.
+        known = in_force.pages(PAGE_KEYS)
+        if not await self._read_pages(reader, self._new_pages(reader, found), found, pause_s):
+            return False
+        # In an empty Redis nobody asks for a million documents by name, at every comparison again.
+        if found.has_names and not await self._read_pages(
+            reader, self._known_pages(known, found), found, pause_s
+        ):
+            return False
+        if not found.has_text:
             await self._load_saved()
-            loads = self._loads
             if not self._is_emptiness_meant(history, was_flushed):
                 self._history_read = history
                 self._suspect()
                 return True
-            changes.update(dict.fromkeys(chain(in_force, refused)))
+            if not found.has_names:
+                found.changes.update(dict.fromkeys(chain(in_force, self._configuration.bad)))
+        missed = found.missed + self._not_refused(found.changes)
         if missed and self.connected and not was_flushed and not self.suspect_empty:
             log.info("the comparison with Redis found %d missed changes", missed)
-        await self._apply(changes, is_all=True)
-        self._keys.forget_all_but(in_force, malformed)
+        await self._apply(found.changes, is_all=True)
+        self._keys.forget_all_but(in_force, found.malformed)
         if loads != self._loads:
             return False  # documents of the last run have come in force meanwhile, and nobody has looked for them
         self._history_read = self._history_of_documents = history
         self.suspect_empty = False
         return True
 
-    async def _to_read(
-        self, reader: Link, changes: Container[DocumentKey], malformed: set[bytes]
-    ) -> AsyncGenerator[dict[DocumentKey, bytes], None]:
-        """Yield what is to be read, page by page: what is in Redis and not in force, then what is in force.
+    async def _read_pages(
+        self,
+        reader: Link,
+        pages: AsyncGenerator[dict[DocumentKey, bytes], None],
+        found: _FullRead,
+        pause_s: float,
+    ) -> bool:
+        """Read documents page by page, and gather what differs; False: Redis was flushed meanwhile."""
+        in_force, refused = self._configuration.documents, self._configuration.bad
+        many = len(found.changes) + MANY_CHANGES
+        async with aclosing(pages):
+            async for page in pages:
+                for key, text in (await fetch(reader, page)).items():
+                    found.has_text = found.has_text or isinstance(text, bytes)
+                    if key in refused or text != in_force.get(key):
+                        found.changes[key] = text
+                await asyncio.sleep(pause_s)
+                if self._is_flushed:
+                    return False
+                if self._wake.is_set() and self.connected and not self.suspect_empty:
+                    # A change does not wait for a comparison to end, and what it has read is newer.
+                    for key, text in (await self._read_changes(reader, found.malformed)).items():
+                        found.changes.pop(key, None)
+                        found.has_names = found.has_names or text is not None
+                        found.has_text = found.has_text or isinstance(text, bytes)
+                if len(found.changes) >= many:
+                    consumers = _take_present_consumers(found.changes)
+                    found.missed += self._not_refused(consumers)
+                    await self._apply(consumers)
+                    many = len(found.changes) + MANY_CHANGES
+        return True
 
-        So every document is read once, and all that are gone are found, without a list of a million names.
-        """
+    def _not_refused(self, changes: Iterable[DocumentKey]) -> int:
+        refused = self._configuration.bad
+        return sum(key not in refused for key in changes)
+
+    async def _new_pages(
+        self, reader: Link, found: _FullRead
+    ) -> AsyncGenerator[dict[DocumentKey, bytes], None]:
+        """Yield the documents in Redis that are not in force, by the names that it tells."""
         in_force = self._configuration.documents
-        known = in_force.pages(PAGE_KEYS)
-        has_names = False
         async with aclosing(scan(reader)) as pages:
             async for page in pages:
-                keys = self._keys.parse(page, malformed)
-                has_names = has_names or bool(keys)
-                new = [one for one in keys.items() if one[0] not in in_force and one[0] not in changes]
+                keys = self._keys.parse(page, found.malformed)
+                found.has_names = found.has_names or bool(keys)
+                new = [one for one in keys.items() if one[0] not in in_force and one[0] not in found.changes]
                 for start in range(0, len(new) or 1, PAGE_KEYS):
                     yield dict(new[start : start + PAGE_KEYS])
-        if not has_names:
-            return
+
+    async def _known_pages(
+        self, known: Iterable[list[DocumentKey]], found: _FullRead
+    ) -> AsyncGenerator[dict[DocumentKey, bytes], None]:
+        """Yield the `known` documents, and those that are refused and were not in Redis."""
         for names in known:
-            yield {key: redis_key(key).encode() for key in names if key not in changes}
-        refused = [key for key in self._configuration.bad if key not in in_force and key not in changes]
+            yield {key: redis_key(key).encode() for key in names if key not in found.changes}
+        refused = [key for key in self._configuration.bad if key not in found.changes]
         for start in range(0, len(refused), PAGE_KEYS):
             yield {key: redis_key(key).encode() for key in refused[start : start + PAGE_KEYS]}
 

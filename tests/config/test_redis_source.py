@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import orjson
@@ -136,6 +136,76 @@ async def test_what_is_gone_is_found_by_comparison_in_a_large_configuration(
         put(client, fresh={})
         await eventually(lambda: it.size == 604 and it.accepts("fresh"))
         assert not it.configuration.refused
+
+
+def during_a_scan(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[], object]) -> None:
+    """Do something between the names of a full read and the documents in force."""
+    scan, scans = redis_source.scan, []
+
+    async def interrupted(link: Any) -> Any:
+        scans.append(link)
+        async for page in scan(link):
+            yield page
+            if len(scans) == number:
+                act()
+
+    monkeypatch.setattr(redis_source, "scan", interrupted)
+
+
+async def test_what_is_renamed_during_a_comparison_stays_in_force(
+    redis_server: RedisServer, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(client)
+
+    def rename_all() -> None:
+        with client.pipeline(transaction=True) as pipe:
+            pipe.delete("authgate:gateway:shop", "authgate:service:shop:api", "authgate:route:shop:item")
+            pipe.set("authgate:gateway:new", orjson.dumps(GATEWAY))
+            pipe.execute()
+        time.sleep(0.05)  # let it be told
+
+    during_a_scan(monkeypatch, 2, rename_all)
+    async with following(redis_server, compare_interval_s=0.3) as it:
+        seen: set[tuple[str, ...]] = set()
+        it.configuration.on_swap.append(lambda snapshot: seen.add(tuple(snapshot.gateways)))
+        await eventually(lambda: it.size == 1)
+        await asyncio.sleep(1.0)
+        assert list(it.configuration.snapshot.gateways) == ["new"]
+        assert () not in seen
+        assert not it.source.suspect_empty
+
+
+async def test_what_all_becomes_unreadable_keeps_its_last_good_version(
+    redis_server: RedisServer, client: redis.Redis
+) -> None:
+    client.set("authgate:gateway:shop", orjson.dumps(GATEWAY))
+    async with following(redis_server, compare_interval_s=0.1) as it:
+        with client.pipeline(transaction=True) as pipe:
+            pipe.delete("authgate:gateway:shop")
+            pipe.hset("authgate:gateway:shop", "a", "b")
+            pipe.execute()
+        await eventually(lambda: it.configuration.refused)
+        await asyncio.sleep(0.5)
+        assert list(it.configuration.refused) == ["gateway shop"]
+        assert list(it.configuration.snapshot.gateways) == ["shop"]
+
+
+async def test_a_malformed_key_that_is_told_during_a_comparison_stays_reported(
+    redis_server: RedisServer, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(client)
+
+    def write() -> None:
+        client.set("authgate:gateway:NOT-A-NAME", "{}")
+        time.sleep(0.05)  # let it be told
+
+    during_a_scan(monkeypatch, 2, write)
+    async with following(redis_server, compare_interval_s=0.3) as it:
+        await eventually(lambda: it.configuration.refused)
+        compared_at = it.source.last_sync_at
+        await eventually(lambda: it.source.last_sync_at != compared_at)
+        await asyncio.sleep(0.1)
+        assert list(it.configuration.refused) == ["authgate:gateway:NOT-A-NAME"]
 
 
 async def test_a_configuration_that_is_gone_before_it_was_whole_is_no_loss(
