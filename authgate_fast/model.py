@@ -320,8 +320,8 @@ class ConsumerDocument(Document):
 
     def key_digests(self) -> list[bytes]:
         """Return the SHA-256 digest of each key."""
-        first = () if self.api_key_sha256 is None else (self.api_key_sha256,)
-        return [bytes.fromhex(text) for text in (*first, *(key.sha256 for key in self.api_keys))]
+        digests = [bytes.fromhex(key.sha256) for key in self.api_keys] if self.api_keys else []
+        return digests if self.api_key_sha256 is None else [bytes.fromhex(self.api_key_sha256), *digests]
 
     def all_keys(self) -> list[tuple[str, bytes, float]]:
         """Return (id, SHA-256 digest, end in seconds since the epoch) of each key."""

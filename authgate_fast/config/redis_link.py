@@ -137,7 +137,7 @@ class _Parser(_AsyncRESP3Parser):
     async def handle_push_response(self, response: Any, *_args: Any, **_kwargs: Any) -> Any:
         return response
 
-    async def _read(self, length: int) -> bytes:
+    async def _read(self, length: int) -> Any:
         if length <= MAX_VALUE_BYTES:
             return await super()._read(length)
         tail = self._buffer[self._pos : self._pos + length + 2]
@@ -149,7 +149,7 @@ class _Parser(_AsyncRESP3Parser):
                 left -= len(await stream.readexactly(min(left, _SKIP_BYTES)))
             except IncompleteReadError as error:
                 raise ConnectionError("the connection ended in the middle of a reply") from error
-        return TooLarge(b"%d" % length)
+        return TooLarge(length)
 
 
 def _connection(address: RedisAddress, name: str) -> Any:

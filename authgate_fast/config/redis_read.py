@@ -114,7 +114,13 @@ async def fetch(link: Link, keys: dict[DocumentKey, bytes]) -> dict[DocumentKey,
     """Read one page of documents. One that changes meanwhile may be left out: it will be named again."""
     if not keys:
         return {}
-    texts: dict[DocumentKey, Raw] = dict(zip(keys, await link.texts("MGET", *keys.values()), strict=True))
+    texts: dict[DocumentKey, Raw] = {}
+    for key, text in zip(keys, await link.texts("MGET", *keys.values()), strict=True):
+        if isinstance(text, TooLarge):
+            message = f"the value has {text.size} bytes; a document has at most {MAX_VALUE_BYTES}"
+            texts[key] = Unreadable(message)
+        else:
+            texts[key] = text
     # MGET answers nil for a key of another type as for none at all.
     absent = [key for key, text in texts.items() if text is None]
     kinds = await link.call_many([("TYPE", keys[key]) for key in absent]) if absent else []
@@ -125,10 +131,6 @@ async def fetch(link: Link, keys: dict[DocumentKey, bytes]) -> dict[DocumentKey,
             del texts[key]
         elif kind != b"none":
             message = f"the key holds a {kind.decode()}; a document is JSON in a string, written with SET"
-            texts[key] = Unreadable(message)
-    for key, text in texts.items():
-        if isinstance(text, TooLarge):
-            message = f"the value has {text.decode()} bytes; a document has at most {MAX_VALUE_BYTES}"
             texts[key] = Unreadable(message)
     return texts
 

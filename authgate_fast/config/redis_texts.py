@@ -11,6 +11,7 @@ import asyncio
 import re
 from asyncio import IncompleteReadError
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from redis._parsers import BaseParser
 from redis.exceptions import ConnectionError, InvalidResponse  # noqa: A004  # see redis_link
@@ -20,13 +21,13 @@ _MAX_LINE_BYTES = 65_536
 _is_header = re.compile(rb"[*$](-1|[0-9]{1,10})").fullmatch
 
 
-class TooLarge(bytes):
-    """Stands for a text longer than the bound; holds its length in decimal."""
+class TooLarge(NamedTuple):
+    """Stands for a text longer than the bound; ``size`` is its length in bytes."""
 
-    __slots__ = ()
+    size: int
 
 
-Text = bytes | None
+Text = bytes | TooLarge | None
 
 
 def pack_command(words: Sequence[str | bytes | int]) -> bytes:
@@ -61,9 +62,9 @@ class TextsReader:
         if await self._header(b"*") != 2:
             raise InvalidResponse("not a page of SCAN")
         cursor, texts = await self._text(), await self.texts()
-        if cursor is None or any(text is None for text in texts):
+        if not isinstance(cursor, bytes) or None in texts:
             raise InvalidResponse("not a page of SCAN")
-        return cursor, [text for text in texts if text is not None]
+        return cursor, [text for text in texts if isinstance(text, bytes)]  # no document has a name so long
 
     def _take_whole(self, found: list[Text], count: int) -> None:
         """Take the texts that have arrived whole and need no second look."""
@@ -91,7 +92,7 @@ class TextsReader:
             return None
         if size > self._max_bytes:
             await self._skip(size + 2)
-            return TooLarge(b"%d" % size)
+            return TooLarge(size)
         end = self._at + size
         while len(self._data) < end + 2:
             await self._more()

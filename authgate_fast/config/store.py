@@ -13,10 +13,9 @@ steps must end before the next begins. No IO, no threads, no clock.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from authgate_fast.config.authenticators import auth_key, make_authenticator
 from authgate_fast.config.check import check_documents
@@ -30,14 +29,12 @@ from authgate_fast.config.compile import (
     compile_gateway_steps,
 )
 from authgate_fast.config.credentials import Credentials
-from authgate_fast.config.documents import read_document, summarise
-from authgate_fast.config.keys import DocumentKey, Unreadable, label, redis_key
+from authgate_fast.config.intake import Intake, Raw
+from authgate_fast.config.keys import DocumentKey, Unreadable, label
 from authgate_fast.config.problems import Problem, printable
-from authgate_fast.config.texts import Texts
 from authgate_fast.limits import DEFAULTS, Limits
 from authgate_fast.model import (
     AnyDocument,
-    ConsumerDocument,
     GatewayDocument,
     RouteDocument,
     ServiceDocument,
@@ -48,12 +45,7 @@ if TYPE_CHECKING:
     from authgate_fast.auth.interface import Authenticator
     from authgate_fast.model_auth import Auth
 
-Raw = bytes | Unreadable | None
-"""A document's JSON, or why it cannot be read, or None: it is not there (any more)."""
-
 __all__ = ["Configuration", "Raw", "check_documents"]
-
-log = logging.getLogger("authgate.config")
 
 
 class _House:
@@ -138,9 +130,10 @@ class Configuration:
         self.limits = limits
         self.snapshot = Snapshot()
         self.revision = 0
-        self.refused: dict[str, Problem] = {}
-        self.documents = Texts()
-        self.bad: dict[DocumentKey, bytes | Unreadable] = {}
+        self._intake = Intake()
+        self.refused = self._intake.refused
+        self.documents = self._intake.documents
+        self.bad = self._intake.bad
         self.on_swap: list[Callable[[Snapshot], None]] = []
         self._houses: dict[str, _House] = {}
         self._hosts = HostClaims()
@@ -170,11 +163,11 @@ class Configuration:
     def report_malformed(self, key_text: str, message: str) -> None:
         """Report a Redis key under our prefixes that names no document; said once in the log."""
         place = printable(key_text)
-        self._report(place, Problem(place, "", "a key that names no document", message))
+        self._intake.report(place, Problem(place, "", "a key that names no document", message))
 
     def forget_malformed(self, key_text: str) -> None:
         """Take back what `report_malformed` said: the key is gone."""
-        self.refused.pop(printable(key_text), None)
+        self._intake.withdraw(printable(key_text))
 
     def _work(self, given: Mapping[DocumentKey, Raw], *, is_all: bool, becomes_ready: bool) -> Steps:
         if self._is_working:
@@ -185,8 +178,9 @@ class Configuration:
             others: list[tuple[DocumentKey, Raw]] = []
             for key, raw in self._gone(given) if is_all else ():
                 (consumers if key.kind == "consumer" else others).append((key, raw))
+            is_news = self._intake.is_news
             for count, (key, raw) in enumerate(given.items(), 1):
-                if self._is_news(key, raw):
+                if is_news(key, raw):
                     (consumers if key.kind == "consumer" else others).append((key, raw))
                 if count % (STEP * 8) == 0:
                     yield
@@ -199,15 +193,6 @@ class Configuration:
         known = chain(self.documents, (key for key in self.bad if key not in self.documents))
         return [(key, None) for key in known if key not in given]
 
-    def _is_news(self, key: DocumentKey, raw: Raw) -> bool:
-        bad = self.bad.get(key)
-        if raw is None:
-            return bad is not None or key in self.documents
-        if bad is not None:
-            return raw != bad
-        known = self.documents.get(key)
-        return known is None or raw != known
-
     def _take_consumers(self, news: list[tuple[DocumentKey, Raw]]) -> Steps:
         """Change credentials in place, document by document; a snapshot has no part in it."""
         if not news:
@@ -216,50 +201,24 @@ class Configuration:
         # so that all workers agree on who was first; a million names sort in a second, a million keys in many.
         news.sort(key=_consumer_name)
         pending = chain((one for one in news if one[1] is None), (one for one in news if one[1] is not None))
-        has_changed = False
+        intake = self._intake
+        before = intake.changes
         try:
             while chunk := list(islice(pending, STEP)):
-                for key, raw in chunk:
-                    has_changed |= self._take_consumer(key, raw)
+                # All that is there at the start is one batch, however it comes.
+                intake.take_consumers(chunk, by_name=not self.snapshot.ready)
                 yield
         finally:
             for gateway in dict.fromkeys(key.gateway for key, _ in news):
-                self._settle_credentials(gateway)
-            self.revision += has_changed
-
-    def _take_consumer(self, key: DocumentKey, raw: Raw) -> bool:
-        """Take one consumer in; tell whether anything is different now."""
-        new = self._read(key, raw)
-        if new is False:
-            return False
-        old_raw = self.documents.get(key)
-        if raw == old_raw:
-            return False
-        after = new if isinstance(new, ConsumerDocument) else None
-        # All that is there at the start is one batch, however it comes.
-        self._house(key.gateway).credentials.change(key.name, old_raw, after, by_name=not self.snapshot.ready)
-        if isinstance(raw, bytes):
-            self.documents[key] = raw
-        else:
-            self.documents.pop(key, None)
-        return True
+                intake.settle(gateway)
+                self._forget_if_empty(gateway)
+            self.revision += intake.changes != before
 
     def _house(self, gateway: str) -> _House:
         house = self._houses.get(gateway)
         if house is None:
-            house = self._houses[gateway] = _House(Credentials(gateway, self.documents))
+            house = self._houses[gateway] = _House(self._intake.credentials_of(gateway))
         return house
-
-    def _settle_credentials(self, gateway: str) -> None:
-        house = self._houses.get(gateway)
-        if house is None:
-            return
-        over, now = house.credentials.settle()
-        for name in over:
-            self.refused.pop(name, None)
-        for name, problem in now.items():
-            self._report(name, problem)
-        self._forget_if_empty(gateway)
 
     def _take_others(self, news: list[tuple[DocumentKey, Raw]], *, becomes_ready: bool) -> Steps:
         """Draft what gateways, services and routes become, then publish all of it at once."""
@@ -269,7 +228,7 @@ class Configuration:
         pending = iter(news)
         while chunk := list(islice(pending, STEP)):
             for key, raw in chunk:
-                document = self._read(key, raw)
+                document = self._intake.read(key, raw)
                 if document is False or raw == self.documents.get(key):
                     continue
                 draft = drafts.get(key.gateway)
@@ -302,10 +261,7 @@ class Configuration:
         self, drafts: dict[str, _Draft], accepted: list[tuple[DocumentKey, Raw]], *, becomes_ready: bool
     ) -> None:
         for key, raw in accepted:
-            if isinstance(raw, bytes):
-                self.documents[key] = raw
-            else:
-                self.documents.pop(key, None)
+            self._intake.keep(key, raw)
         wanted: dict[str, tuple[str, ...]] = {}
         for name in sorted(drafts):
             draft = drafts[name]
@@ -339,47 +295,25 @@ class Configuration:
         for clash in before:
             name = _route_clash_name(gateway, clash)
             if name not in names:
-                self.refused.pop(name, None)
+                self._intake.withdraw(name)
         for clash in now:
-            self._report(_route_clash_name(gateway, clash), clash.problem)
+            self._intake.report(_route_clash_name(gateway, clash), clash.problem)
 
     def _settle_hosts(self) -> None:
         over, new = self._hosts.settle()
         for name in over:
-            self.refused.pop(name, None)
+            self._intake.withdraw(name)
         for name, problem in new.items():
-            self._report(name, problem)
-
-    def _read(self, key: DocumentKey, raw: Raw) -> AnyDocument | Literal[False] | None:
-        """Return the document, None if it is gone, False if it is refused (and reported)."""
-        if raw is None:
-            self._accept(key)
-            return None
-        if isinstance(raw, Unreadable):
-            problem = Problem(redis_key(key), "", "", raw.message)
-        else:
-            document = read_document(key, raw)
-            if not isinstance(document, list):
-                self._accept(key)
-                return document
-            problem = summarise(document)
-        self.bad[key] = raw
-        self._report(label(key), problem)
-        return False
-
-    def _accept(self, key: DocumentKey) -> None:
-        if self.bad and self.bad.pop(key, None) is not None:
-            self.refused.pop(label(key), None)
-
-    def _report(self, name: str, problem: Problem) -> None:
-        if self.refused.get(name) != problem:
-            self.refused[name] = problem
-            log.error("not in force: %s: %s", name, problem)
+            self._intake.report(name, problem)
 
     def _forget_if_empty(self, gateway: str) -> None:
         house = self._houses.get(gateway)
-        if house is not None and house.is_empty:
-            del self._houses[gateway]
+        if house is None:
+            credentials = self._intake.credentials.get(gateway)
+            if credentials is not None and credentials.is_empty:
+                del self._intake.credentials[gateway]
+        elif house.is_empty:
+            del self._houses[gateway], self._intake.credentials[gateway]
 
 
 def _consumer_name(item: tuple[DocumentKey, Raw]) -> str:

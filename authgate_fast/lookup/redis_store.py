@@ -246,7 +246,7 @@ class RedisStateStore:
 
 def _value(reply: Any) -> bytes | None:
     if isinstance(reply, TooLarge):
-        raise StateUnavailableError(f"a value in Redis is too large ({reply.decode()} bytes); it is not ours")
+        raise StateUnavailableError(f"a value in Redis is too large ({reply.size} bytes); it is not ours")
     value: bytes | None = reply
     return value
 

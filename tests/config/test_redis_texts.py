@@ -23,7 +23,7 @@ MAX_BYTES = 20
 MGET = (
     b"*7\r\n$3\r\nabc\r\n$-1\r\n_\r\n$0\r\n\r\n$4\r\n\r\n\r\n\r\n$21\r\n123456789012345678901\r\n$2\r\nzz\r\n"
 )
-TEXTS = [b"abc", None, None, b"", b"\r\n\r\n", TooLarge(b"21"), b"zz"]
+TEXTS = [b"abc", None, None, b"", b"\r\n\r\n", TooLarge(21), b"zz"]
 
 
 async def read(data: bytes, cut: int, how: Callable[[TextsReader], Awaitable[Any]]) -> Any:
