@@ -6,8 +6,7 @@ frames or ends a message in any unusual way is left alone: None means that the p
 clients and backends repeat their lines, so what a line means is remembered, one dict look-up for each;
 never a credential field, a cookie, a URL that may hold one, or a line that is taken out of a request.
 
-Quicker still is a head that differs from the connection's last one in its request line and its credential alone: a
-`Shape` is what such heads have in common. It belongs to one connection and ends with it.
+Quicker still is a head like the connection's last one: `http.shape`.
 """
 
 from __future__ import annotations
@@ -34,6 +33,16 @@ from authgate_fast.http.fields import (
 )
 from authgate_fast.http.request import METHODS, RequestHead
 from authgate_fast.http.response import ResponseHead, has_own_cookies, keep_alive_timeout
+from authgate_fast.http.shape import (
+    MAX_SHAPES_IN_VAIN,
+    NO_SHAPE,
+    Shape,
+    is_plain_target,
+    is_plain_value,
+    may_serve,
+    read_shaped,
+    shape_of,
+)
 
 MEMO_LINES: Final = 4_096
 """Lines remembered at most; a memo that is full starts again."""
@@ -42,22 +51,10 @@ MEMO_STARTS: Final = 256
 MEMO_LINE_BYTES: Final = 128
 """Longer lines are not remembered, so that a memo stays below three megabytes."""
 
-MAX_SHAPE_BYTES: Final = 2_048
-"""Longer heads have no shape: a connection would keep some three times as much."""
-MAX_SHAPES_IN_VAIN: Final = 4
-"""A connection whose heads keep differing makes no more shapes."""
-
 _plain_status_line: Final = re.compile(rb"HTTP/1\.1 ([2-9][0-9]{2}) [!-~](?:[ -~]*[!-~])?").fullmatch
 _plain_line: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+): ([!-~](?:[ -~]*[!-~])?)").fullmatch
-# Tables for `translate`: what may not stand in a text becomes another byte, so that a good text is equal to what it
-# becomes. Compiled, this takes a sixth of what a regular expression does.
-_VALUE: Final = bytes(byte if 0x20 <= byte <= 0x7E else 0x41 for byte in range(256))
-# Without a fragment, and without what JSON escapes, though the parser takes that: the access log writes such a target
-# as it is.
-_TARGET: Final = bytes(byte if 0x21 <= byte <= 0x7E and byte not in b'#"\\' else 0x41 for byte in range(256))
 _digits: Final = re.compile(rb"[0-9]{1,18}").fullmatch
 _NO_FIELDS: Final[list[tuple[bytes, bytes]]] = []
-_NO_LINES: Final[list[bytes]] = []
 
 # Their values are nobody's business in a memory that outlives the request.
 _SECRET: Final = frozenset(
@@ -144,58 +141,6 @@ class Memo:
             self.last_lines.append(line)
 
 
-class Shape:
-    """What the heads of one connection have in common, read once.
-
-    ``before`` is what follows the target and its space, up to the credential's value or the end; ``after`` what follows
-    that value, b"" where there is none. ``credential`` is its field's name. ``method`` is that of the head it was made
-    of, and likely the next one's. ``block`` are ``lines``, joined; ``agent``, ``referrer`` and the parts of a log line
-    are found when the access log first asks. ``memo`` is the one that it was read by: another snapshot reads fields in
-    another way.
-    """
-
-    __slots__ = (
-        "after",
-        "agent",
-        "before",
-        "block",
-        "content_length",
-        "count",
-        "credential",
-        "has_served",
-        "host",
-        "in_vain",
-        "lines",
-        "log_agent",
-        "log_host",
-        "memo",
-        "method",
-        "referrer",
-    )
-
-    def __init__(self, memo: Memo | None, in_vain: int) -> None:
-        self.memo = memo
-        self.in_vain = in_vain
-        self.has_served = False
-        self.count = 0
-        self.method = b""
-        self.before = b""
-        self.after = b""
-        self.credential = b""
-        self.host = b""
-        self.content_length = -1
-        self.lines: list[bytes] = _NO_LINES
-        self.block = b""
-        self.agent: bytes | None = None
-        self.referrer = b""
-        self.log_agent = b""
-        self.log_host = b""
-
-
-_NO_SHAPE: Final = Shape(None, 0)
-"""After a connection's first head: many have no second one."""
-
-
 def _may_stay(text: bytes, line: Line) -> bool:
     """Tell whether a line may be remembered. What is dropped may be a credential in another spelling."""
     if line.code == CREDENTIAL or (line.code == DROP and line.name not in _DROPPED_AND_PLAIN):
@@ -216,7 +161,7 @@ def read_plain_request(
     `shape` is that of the connection's last head; the head found has the one for the next.
     """
     if shape is not None and shape.memo is not memo:
-        shape = _NO_SHAPE  # it would keep all that was learnt for another snapshot
+        shape = NO_SHAPE  # it would keep all that was learnt for another snapshot
     if shape is not None and may_serve(shape, memo, max_fields):
         shaped = read_shaped(data, shape)
         if shaped is not None:
@@ -226,12 +171,7 @@ def read_plain_request(
     if count > max_fields + 1:
         return None
     words = lines[0].split(b" ")
-    if (
-        len(words) != 3
-        or words[2] != b"HTTP/1.1"
-        or words[0] not in METHODS
-        or not _is_plain_target(words[1])
-    ):
+    if len(words) != 3 or words[2] != b"HTTP/1.1" or words[0] not in METHODS or not is_plain_target(words[1]):
         return None
     head = RequestHead(words[0], words[1], 1, _NO_FIELDS)
     kept = head.lines
@@ -244,7 +184,7 @@ def read_plain_request(
         line = memo.last_lines[at - 1] if at <= known else _NOTHING
         if line.code == CREDENTIAL and text.startswith(line.wire):
             value = text[len(line.wire) :]
-            if not _is_plain_value(value):
+            if not is_plain_value(value):
                 return None
             _present(head, line.name, value)
             credential_at = at
@@ -256,7 +196,7 @@ def read_plain_request(
                 name, _, value = text.partition(b": ")
                 found = memo.credentials.get(name)
                 if found is not None:
-                    if not _is_plain_value(value):
+                    if not is_plain_value(value):
                         return None
                     memo.expect_credential(at - 1, found)
                     _present(head, found.name, value)
@@ -285,97 +225,12 @@ def read_plain_request(
         return None
     head.is_read = True
     if shape is None:
-        head.shape = _NO_SHAPE
+        head.shape = NO_SHAPE
     elif specials == 0 and shape.in_vain < MAX_SHAPES_IN_VAIN:
-        head.shape = _shape_of(data, lines, head, credential_at, memo, shape)
+        head.shape = shape_of(data, lines, head, credential_at, memo, shape)
     else:
         head.shape = shape
     return head
-
-
-def may_serve(shape: Shape, memo: Memo, max_fields: int) -> bool:
-    """Tell whether heads may be read by a shape: it is of the snapshot in force, and within the limit in force."""
-    return shape.memo is memo and shape.count <= max_fields + 1
-
-
-def read_shaped(data: bytes, shape: Shape) -> RequestHead | None:
-    """Read one whole head of this shape with nothing behind it, or leave it to who looks at each line.
-
-    `data` may be anything: that it is one head, and where it ends, is part of what is found out.
-    """
-    words = data.split(b" ", 2)
-    if len(words) != 3:
-        return None
-    rest = words[2]
-    if not rest.startswith(shape.before):
-        return None
-    begin = len(shape.before)
-    end = len(rest) - len(shape.after)
-    value = b""
-    if shape.after == b"":
-        if begin != end:
-            return None
-    else:
-        # What stands between is printable: it holds no end of a line, so all other lines are those of the shape.
-        if begin >= end or not rest.endswith(shape.after):
-            return None
-        value = rest[begin:end]
-        if not _is_plain_value(value):
-            return None
-    method = shape.method
-    if words[0] != method:
-        method = words[0]
-        if method not in METHODS:
-            return None
-    if not _is_plain_target(words[1]):
-        return None
-    head = RequestHead(method, words[1], 1, _NO_FIELDS)
-    if value != b"":
-        head.presented = [(shape.credential, value)]
-    head.host = shape.host
-    head.content_length = shape.content_length
-    head.known_lines = shape.lines
-    head.block = shape.block
-    head.shape = shape
-    head.is_read = True
-    shape.has_served = True
-    return head
-
-
-def _shape_of(
-    data: bytes, lines: list[bytes], head: RequestHead, credential_at: int, memo: Memo, last: Shape
-) -> Shape:
-    presented = head.presented
-    begin = len(lines[0]) - len(b"HTTP/1.1")
-    if len(data) - begin > MAX_SHAPE_BYTES or (presented is not None and len(presented) > 1):
-        return last
-    shape = Shape(memo, 0 if last.has_served else last.in_vain + 1)
-    shape.count = len(lines) - 2
-    shape.method = head.method
-    shape.host = head.host
-    shape.content_length = head.content_length
-    shape.lines = head.lines.copy()  # what is added to a head must not stay
-    shape.block = b"".join(shape.lines)
-    if presented is None:
-        shape.before = data[begin:]
-        return shape
-    name, value = presented[0]
-    line = lines[credential_at]
-    value_at = len(b"\r\n".join(lines[:credential_at])) + 2 + len(line) - len(value)
-    shape.credential = name
-    shape.before = data[begin:value_at]
-    shape.after = data[value_at + len(value) :]
-    return shape
-
-
-def _is_plain_target(target: bytes) -> bool:
-    """Tell whether a target is in origin-form and visible ASCII without a fragment, quotes and backslashes."""
-    return target.startswith(b"/") and target.translate(_TARGET) == target
-
-
-def _is_plain_value(value: bytes) -> bool:
-    """Tell whether a value is printable ASCII with no space at its ends."""
-    return value != b"" and value[0] != 0x20 and value[-1] != 0x20 and value.translate(_VALUE) == value
 
 
 def _present(head: RequestHead, name: bytes, value: bytes) -> None:

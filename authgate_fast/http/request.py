@@ -38,7 +38,7 @@ from authgate_fast.http.trace_context import Trace
 from authgate_fast.http.upgrade import wanted_protocol
 
 if TYPE_CHECKING:
-    from authgate_fast.http.plain import Shape
+    from authgate_fast.http.shape import Shape
 
 # RFC 9110 section 9 and the registered methods a proxy can pass on without knowing more about them.
 # CONNECT would make a tunnel and TRACE would show a client the fields we add: neither is served.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from authgate_fast.auth.interface import Denial
     from authgate_fast.decision import Reply
-    from authgate_fast.http.plain import Shape
+    from authgate_fast.http.shape import Shape
     from authgate_fast.proxy.context import Context, Meet
     from authgate_fast.proxy.exchange import Exchange
     from authgate_fast.proxy.pace import Pace

@@ -15,17 +15,10 @@ import httptools
 
 from authgate_fast.errors import Reason
 from authgate_fast.http.fields import plain_response_names
-from authgate_fast.http.plain import (
-    MAX_SHAPE_BYTES,
-    Memo,
-    Shape,
-    may_serve,
-    read_plain_request,
-    read_plain_response,
-    read_shaped,
-)
+from authgate_fast.http.plain import Memo, read_plain_request, read_plain_response
 from authgate_fast.http.request import RequestHead
 from authgate_fast.http.response import ResponseHead
+from authgate_fast.http.shape import MAX_SHAPE_BYTES, Shape, may_serve, read_shaped
 from authgate_fast.snapshot import Snapshot
 
 # The first 12 bytes of a status line -> (status, minor version). The parser has checked what follows them.

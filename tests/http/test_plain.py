@@ -10,18 +10,15 @@ from hypothesis import strategies as st
 
 from authgate_fast.errors import Reason
 from authgate_fast.http.plain import (
-    MAX_SHAPE_BYTES,
-    MAX_SHAPES_IN_VAIN,
     MEMO_LINE_BYTES,
     MEMO_LINES,
     Memo,
-    Shape,
     read_plain_request,
     read_plain_response,
-    read_shaped,
 )
 from authgate_fast.http.request import RequestHead
 from authgate_fast.http.response import ResponseHead
+from authgate_fast.http.shape import MAX_SHAPE_BYTES, MAX_SHAPES_IN_VAIN, Shape, read_shaped
 from authgate_fast.proxy.heads import RequestReader, ResponseReader
 from authgate_fast.snapshot import Snapshot
 
