@@ -176,7 +176,8 @@ def read_plain_request(
     head = RequestHead(words[0], words[1], 1, _NO_FIELDS)
     kept = head.lines
     hosts = 0
-    specials = credential_at = 0
+    specials = 0
+    places: list[int] = []  # of credentials
     last = memo.last
     known = len(last)
     for at in range(1, count):
@@ -187,7 +188,7 @@ def read_plain_request(
             if not is_plain_value(value):
                 return None
             _present(head, line.name, value)
-            credential_at = at
+            places.append(at)
             continue
         if at > known or text != last[at - 1]:
             # A line that is too long to be remembered is not looked up either: its hash costs its length.
@@ -200,7 +201,7 @@ def read_plain_request(
                         return None
                     memo.expect_credential(at - 1, found)
                     _present(head, found.name, value)
-                    credential_at = at
+                    places.append(at)
                     continue
                 found = _learn(text, memo, field_memo, credential_fields)
                 if found is None:
@@ -215,7 +216,7 @@ def read_plain_request(
             head.host = line.value
         elif code == CREDENTIAL:
             _present(head, line.name, line.value)
-            credential_at = at
+            places.append(at)
         elif code != DROP:
             if head.read_special(code, line.value) is not None:
                 return None
@@ -227,7 +228,7 @@ def read_plain_request(
     if shape is None:
         head.shape = NO_SHAPE
     elif specials == 0 and shape.in_vain < MAX_SHAPES_IN_VAIN:
-        head.shape = shape_of(data, lines, head, credential_at, memo, shape)
+        head.shape = shape_of(data, lines, head, places, memo, shape)
     else:
         head.shape = shape
     return head

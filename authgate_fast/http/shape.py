@@ -18,6 +18,8 @@ MAX_SHAPE_BYTES: Final = 2_048
 """Longer heads have no shape: a connection would keep some three times as much."""
 MAX_SHAPES_IN_VAIN: Final = 4
 """A connection whose heads keep differing makes no more shapes."""
+MAX_CREDENTIALS: Final = 3
+"""Heads with more of them have no shape: what follows a credential is copied once for each."""
 
 # Tables for `translate`: what may not stand in a text becomes another byte, so that a good text is equal to what it
 # becomes. Compiled, this takes a sixth of what a regular expression does.
@@ -32,11 +34,12 @@ _NO_LINES: Final[list[bytes]] = []
 class Shape:
     """What the heads of one connection have in common, read once.
 
-    ``before`` is what follows the target and its space, up to the credential's value or the end; ``after`` what follows
-    that value, b"" where there is none. ``credential`` is its field's name. ``method`` is that of the head it was made
-    of, and likely the next one's. ``block`` are ``lines``, joined; ``agent``, ``referrer`` and the parts of a log line
-    are found when the access log first asks. ``memo`` is the one that it was read by: another snapshot reads fields in
-    another way.
+    ``before`` is what follows the target and its space, up to the first credential's value or the end; ``after`` what
+    follows the last one's value, b"" where there is none. ``credential`` is the name of the last one. ``others`` are
+    those before it: the name, and what stands between the end of its line and the next value. ``method`` is that of the
+    head it was made of, and likely the next one's. ``block`` are ``lines``, joined; ``agent``, ``referrer`` and the
+    parts of a log line are found when the access log first asks. ``memo`` is the one that it was read by: another
+    snapshot reads fields in another way.
     """
 
     __slots__ = (
@@ -55,6 +58,7 @@ class Shape:
         "log_host",
         "memo",
         "method",
+        "others",
         "referrer",
     )
 
@@ -67,6 +71,7 @@ class Shape:
         self.before = b""
         self.after = b""
         self.credential = b""
+        self.others: list[tuple[bytes, bytes]] = _NO_FIELDS
         self.host = b""
         self.content_length = -1
         self.lines: list[bytes] = _NO_LINES
@@ -99,17 +104,26 @@ def read_shaped(data: bytes, shape: Shape) -> RequestHead | None:
         return None
     begin = len(shape.before)
     end = len(rest) - len(shape.after)
-    value = b""
+    presented: list[tuple[bytes, bytes]] | None = None
     if shape.after == b"":
         if begin != end:
             return None
     else:
-        # What stands between is printable: it holds no end of a line, so all other lines are those of the shape.
-        if begin >= end or not rest.endswith(shape.after):
+        if not rest.endswith(shape.after):
             return None
-        value = rest[begin:end]
+        # Values are printable: none holds an end of a line. So each ends with its line, and all other lines are those
+        # of the shape.
+        value = rest[begin:end]  # nothing, if one piece reaches into the other: no value
+        presented = []
+        for name, between in shape.others:
+            other, _, value = value.partition(b"\r\n")
+            if not value.startswith(between) or not is_plain_value(other):
+                return None
+            presented.append((name, other))
+            value = value[len(between) :]
         if not is_plain_value(value):
             return None
+        presented.append((shape.credential, value))
     method = shape.method
     if words[0] != method:
         method = words[0]
@@ -118,8 +132,7 @@ def read_shaped(data: bytes, shape: Shape) -> RequestHead | None:
     if not is_plain_target(words[1]):
         return None
     head = RequestHead(method, words[1], 1, _NO_FIELDS)
-    if value != b"":
-        head.presented = [(shape.credential, value)]
+    head.presented = presented
     head.host = shape.host
     head.content_length = shape.content_length
     head.known_lines = shape.lines
@@ -131,11 +144,14 @@ def read_shaped(data: bytes, shape: Shape) -> RequestHead | None:
 
 
 def shape_of(
-    data: bytes, lines: list[bytes], head: RequestHead, credential_at: int, memo: Memo, last: Shape
+    data: bytes, lines: list[bytes], head: RequestHead, places: list[int], memo: Memo, last: Shape
 ) -> Shape:
-    presented = head.presented
+    """Return the shape for the next head: that of `data`, or the `last` one if this may have none.
+
+    `head` is what was read of its `lines`; `places` are those of the credentials among them.
+    """
     begin = len(lines[0]) - len(b"HTTP/1.1")
-    if len(data) - begin > MAX_SHAPE_BYTES or (presented is not None and len(presented) > 1):
+    if len(data) - begin > MAX_SHAPE_BYTES or len(places) > MAX_CREDENTIALS:
         return last
     shape = Shape(memo, 0 if last.has_served else last.in_vain + 1)
     shape.count = len(lines) - 2
@@ -144,15 +160,21 @@ def shape_of(
     shape.content_length = head.content_length
     shape.lines = head.lines.copy()  # what is added to a head must not stay
     shape.block = b"".join(shape.lines)
+    presented = head.presented
     if presented is None:
         shape.before = data[begin:]
         return shape
-    name, value = presented[0]
-    line = lines[credential_at]
-    value_at = len(b"\r\n".join(lines[:credential_at])) + 2 + len(line) - len(value)
-    shape.credential = name
-    shape.before = data[begin:value_at]
-    shape.after = data[value_at + len(value) :]
+    names = [name for name, _ in presented]
+    pieces: list[bytes] = []
+    first = 0
+    for place, (_, value) in zip(places, presented, strict=True):
+        line = lines[place]
+        pieces.append(b"\r\n".join([*lines[first:place], line[: len(line) - len(value)]]))
+        first = place + 1
+    shape.before = pieces[0][begin:]
+    shape.after = b"\r\n".join([b"", *lines[first:]])
+    shape.credential = names[-1]
+    shape.others = list(zip(names[:-1], pieces[1:], strict=True))
     return shape
 
 
