@@ -175,8 +175,11 @@ class RequestHead:
             self.lines = without_fields(lines, self.nominated)
         if self.chunked and self.content_length != -1:
             return Reason.BAD_REQUEST  # RFC 9112 section 6.1: an attempt at smuggling; nobody honest sends it
-        if hosts != 1 and not (hosts == 0 and self.minor == 0):
-            return Reason.INVALID_HOST
+        if hosts != 1:
+            if hosts or self.minor:  # only HTTP/1.0 may do without
+                return Reason.INVALID_HOST
+        elif self.minor == 0 and not self.host.strip(b" \t"):
+            return Reason.INVALID_HOST  # it would be taken for none; in HTTP/1.1 no gateway has such a name
         if len(upgrades) == 1:
             self.upgrade = wanted_protocol(self, upgrades[0])
             self.close = self.close or self.upgrade != b""

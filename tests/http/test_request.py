@@ -183,6 +183,8 @@ def test_only_plain_digits_are_a_length(value: bytes) -> None:
         ([HOST, HOST], 0, Reason.INVALID_HOST),
         ([HOST, (b"HOST", b"other.localhost")], 1, Reason.INVALID_HOST),
         ([(b"host", b"a"), (b"hOsT", b"")], 1, Reason.INVALID_HOST),
+        ([(b"Host", b"")], 0, Reason.INVALID_HOST),
+        ([(b"Host", b" \t")], 0, Reason.INVALID_HOST),
         ([(b"Ho_st", b"a")], 1, Reason.INVALID_HOST),
     ],
 )
