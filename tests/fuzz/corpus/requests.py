@@ -196,6 +196,6 @@ CASES: dict[str, bytes] = {
     "traceparent-once": _get(fields=b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n") + NEXT,
     "traceparent-invalid": b"PROPFIND / HTTP/1.1\r\nHost:shop.test\r\na:\r\ntraceparent:\r\n\r\n",
     "head-unfinished": b"HEAD \n",
-    "http-1.0-with-an-empty-host": b"GET /p HTTP/1.0\r\nHost:\r\nL:\r\n\r\n",
+    "http-1.0-with-an-empty-host": b"GET /p/%61 HTTP/1.0\r\nHost:\r\nX-Partner-Key: wrong\r\n\r\n",
     "head-method-malformed": b"HEAD /p/a HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 5\x00\r\n\r\n",
 }  # fmt: skip
