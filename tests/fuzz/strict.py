@@ -156,6 +156,7 @@ def read_response(data: bytes, at: int, method: bytes, *, eof: bool, upgrade: by
                 "framing fields of an interim response"  # RFC 9110 section 8.6, RFC 9112 section 6.1
             )
         if message.status == 101:
+            message.odd = message.odd or next((one.odd for one in interim if one.odd), "")
             return _read_tunnel(message, data, end, upgrade, ends=eof)
         interim.append(message)
         at = end

@@ -62,5 +62,6 @@ CASES: dict[str, Lie] = {
     "answer-before-the-body": Lie(b"POST", 1, _LENGTH + b"hello"),
     "answer-before-the-body-and-more": Lie(b"POST", 1, _LENGTH + b"hello" + OTHER),
     # what the fuzzer found
+    "interim-with-coding-before-a-switch": Lie(b"GET", 1, b"HTTP/1.1 100 X\r\nTransfer-Encoding: q\r\n\r\n" + _SWITCH + b"Upgrade: websocket\r\n\r\n", asks=b"websocket"),
     "nul-in-reason": Lie(b"HEAD", 0, b"HTTP/1.1 200 \x00\r\nr:\r\n\r\n", then="close"),
 }  # fmt: skip
