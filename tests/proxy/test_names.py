@@ -99,7 +99,7 @@ async def test_a_name_that_leads_elsewhere_takes_the_traffic_along(fast_ticks: N
         await exchange(reader, writer, request(b"GET", b"/p/a"))
         old.respond = lambda seen: b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab"
         writer.write(request(b"GET", b"/p/a"))
-        await asyncio.wait_for(reader.readuntil(b"ab"), 5)  # in flight while the name changes
+        await asyncio.wait_for(reader.readuntil(b"\r\n\r\nab"), 5)  # in flight while the name changes
         dns.answer = ["127.0.0.3"]
         await until(lambda: stack.context.pools.names.status() == {HOST: ["127.0.0.3"]})
         assert (await ask(stack)).status == 200

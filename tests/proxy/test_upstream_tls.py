@@ -176,7 +176,11 @@ async def test_a_file_that_is_missing_is_502_until_it_is_there(authority: trustm
         assert await ask(stack) == 502
         assert "ca.pem: no such file" in stack.reports[0][1]
         authority.cert_pem.write_to_path(str(file))
-        assert await ask(stack) == 200
+        statuses = [await ask(stack)]
+        while statuses[-1] != 200 and len(statuses) < 20:  # files are looked at off the loop
+            await asyncio.sleep(0.05)
+            statuses.append(await ask(stack))
+        assert statuses[-1] == 200
 
 
 async def test_a_context_is_made_once_and_off_the_loop(
