@@ -229,7 +229,7 @@ async def test_what_is_known_of_targets_survives_a_change_and_nothing_in_flight_
         slow.began.clear()
         reader, writer = await world.stack.connect()
         writer.write(request(b"GET", b"/p/slow"))
-        await asyncio.wait_for(reader.readuntil(b"ab"), 5)
+        await asyncio.wait_for(reader.readuntil(b"\r\n\r\nab"), 5)
         idle_before = world.stack.context.pools.counts()
         world.use(world.snapshot(only=[0, 2], weights=[5, 1, 1]))
         assert world.target(0)["state"] == "ejected"
