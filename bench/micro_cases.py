@@ -178,7 +178,7 @@ def _no_timer() -> None:
 
 
 def _forget(lines: Lines) -> None:
-    lines.take()
+    b"".join(lines.take())
 
 
 @case("record-logged", "the same, and write a line of the access log")

@@ -16,7 +16,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from authgate_fast.proxy.access_line import Batch, Clock, Entry, Lines, combined_line, json_line
+from authgate_fast.proxy.access_line import Clock, Entry, Lines, combined_line, json_line
 
 if TYPE_CHECKING:
     import asyncio
@@ -64,7 +64,7 @@ class AccessLog:
         self.take = Lines(_FORMATS[line_format], BATCH_BYTES, self._begun, self.flush)
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
-        self._work: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[tuple[bytes, int] | None] = queue.SimpleQueue()
         self._waiting_bytes = 0
         self._lock = threading.Lock()
         self._reopen = False
@@ -89,20 +89,21 @@ class AccessLog:
             self._timer.cancel()
             self._timer = None
         batch = self.take.take()
-        if not batch.lines:
+        if not batch:
             return
         if self._waiting_bytes > MAX_WAITING_BYTES:
-            self._dropped(batch.lines, "they are written more slowly than requests come")
+            self._dropped(len(batch), "they are written more slowly than requests come")
             return
+        data = b"".join(batch)
         with self._lock:
-            self._waiting_bytes += len(batch.data)
-        self._work.put(batch)
+            self._waiting_bytes += len(data)
+        self._work.put((data, len(batch)))
 
     def reopen(self) -> None:
         """Open the file anew, after what was logged before: somebody has moved it away."""
         self.flush()
         self._reopen = True
-        self._work.put(Batch(b"", 0))
+        self._work.put((b"", 0))
 
     def close(self) -> None:
         """Write what is there, within a bound, and end."""

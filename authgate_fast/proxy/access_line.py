@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import re
 from time import gmtime, strftime
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from authgate_fast.proxy.line_parts import (
     MAX_TEXT_BYTES,
     POINT_THOUSANDTHS,
-    LineParts,
     agent_part,
     caller_part,
     client_part,
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
 
     from authgate_fast.http.trace_context import Trace
 
-HELD_LINES: Final = 64
-"""JSON lines that are written together. More of them are no quicker, and keep more of memory busy."""
 # As Apache does, what is not plain is written \xhh in a combined line.
 _unplain: Final = re.compile(rb"[^ !#-\[\]-~]")
 
@@ -160,33 +157,14 @@ _MONTHS: Final = (
 )
 
 
-class Batch(NamedTuple):
-    """Whole lines, and how many."""
-
-    data: bytes
-    lines: int
-
-
 class Lines:
-    """The lines of a batch. It is called with each entry; `hold` is for what is JSON parts already.
+    """The lines of a batch. It is called with each entry; `add` takes what is a line already.
 
     ``on_first`` is called when a batch begins, ``on_full`` when it has ``most_bytes``. ``takes_json``: its lines are
-    JSON, so that `hold` may be used.
+    JSON, so that `add` may be used.
     """
 
-    __slots__ = (
-        "_clock",
-        "_count",
-        "_held",
-        "_held_count",
-        "_most_bytes",
-        "_on_first",
-        "_on_full",
-        "_pieces",
-        "_size",
-        "_write",
-        "takes_json",
-    )
+    __slots__ = ("_most_bytes", "_on_first", "_on_full", "_write", "clock", "lines", "size", "takes_json")
 
     def __init__(
         self,
@@ -195,12 +173,9 @@ class Lines:
         on_first: Callable[[], None],
         on_full: Callable[[], None],
     ) -> None:
-        self._pieces: list[bytes] = []
-        self._size = 0
-        self._count = 0
-        self._held = [LineParts() for _ in range(HELD_LINES)]
-        self._held_count = 0
-        self._clock = Clock()
+        self.lines: list[bytes] = []
+        self.size = 0
+        self.clock = Clock()
         self.takes_json = write is json_line
         self._write = write
         self._most_bytes = most_bytes
@@ -208,77 +183,47 @@ class Lines:
         self._on_full = on_full
 
     def __call__(self, entry: Entry) -> None:
-        self._write_held()
-        self._begin_one()
-        self._add(self._write(entry, self._clock))
+        self.add(self._write(entry, self.clock))
 
-    def hold(self) -> LineParts:
-        """Return where the parts of the next line go; they must be filled in before anything else happens here.
-
-        Lines are written some at a time: what writes them, and what they have in common, is then near at hand.
-        """
-        count = self._held_count
-        if count == HELD_LINES:
-            self._write_held()
-            count = 0
-        self._begin_one()
-        self._held_count = count + 1
-        return self._held[count]
-
-    def take(self) -> Batch:
-        """Return the batch, and begin another one."""
-        self._pieces.append(self._join_held())
-        batch = Batch(b"".join(self._pieces), self._count)
-        self._pieces = []
-        self._size = self._count = 0
-        return batch
-
-    def _begin_one(self) -> None:
-        self._count += 1
-        if self._count == 1:
+    def add(self, line: bytes) -> None:
+        """Take a line, its line feed included."""
+        before = self.size
+        self.size = size = before + len(line)
+        self.lines.append(line)
+        if before == 0:
             self._on_first()
-
-    def _write_held(self) -> None:
-        written = self._join_held()
-        if written:
-            self._add(written)
-
-    def _join_held(self) -> bytes:
-        clock = self._clock
-        lines = []
-        for at in range(self._held_count):
-            parts = self._held[at]
-            lines.append(line_of_parts(clock.json_start(parts.wall_s), parts))
-        self._held_count = 0
-        return b"".join(lines)
-
-    def _add(self, lines: bytes) -> None:
-        self._pieces.append(lines)
-        self._size += len(lines)
-        if self._size >= self._most_bytes:
+        if size >= self._most_bytes:
             self._on_full()
+
+    def take(self) -> list[bytes]:
+        """Return the batch, and begin another one."""
+        lines = self.lines
+        self.lines = []
+        self.size = 0
+        return lines
 
 
 def json_line(entry: Entry, clock: Clock) -> bytes:
     """Write an entry as one JSON object and a line feed."""
-    parts = LineParts()
-    parts.request_id = entry.request_id
-    parts.client = client_part(entry.client)
-    parts.place = place_part(entry.gateway, entry.route, entry.service)
-    parts.caller = caller_part(entry.consumer, entry.credential)
-    parts.method = known_text(entry.method)
-    parts.host = host_part(entry.host)
-    parts.path = in_json(entry.path)
-    parts.result = result_part(entry.protocol, entry.status, entry.outcome, entry.code)
-    parts.request_bytes = entry.request_bytes
-    parts.response_bytes = entry.response_bytes
-    parts.duration_s = entry.duration_s
-    parts.upstream = upstream_part(entry.upstream)
-    parts.upstream_s = entry.upstream_s
-    parts.retries = entry.retries
-    parts.agent = agent_part(entry.agent)
-    parts.trace = trace_part(entry.trace)
-    return line_of_parts(clock.json_start(entry.wall_s), parts)
+    return line_of_parts(
+        clock.json_start(entry.wall_s),
+        entry.request_id,
+        client_part(entry.client),
+        place_part(entry.gateway, entry.route, entry.service),
+        caller_part(entry.consumer, entry.credential),
+        known_text(entry.method),
+        host_part(entry.host),
+        in_json(entry.path),
+        result_part(entry.protocol, entry.status, entry.outcome, entry.code),
+        entry.request_bytes,
+        entry.response_bytes,
+        entry.duration_s,
+        upstream_part(entry.upstream),
+        entry.upstream_s,
+        entry.retries,
+        agent_part(entry.agent),
+        trace_part(entry.trace),
+    )
 
 
 def combined_line(entry: Entry, clock: Clock) -> bytes:

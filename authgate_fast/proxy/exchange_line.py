@@ -17,6 +17,7 @@ from authgate_fast.proxy.line_parts import (
     client_part,
     host_part,
     in_json,
+    line_of_parts,
     place_part,
     result_part,
     trace_part,
@@ -25,8 +26,8 @@ from authgate_fast.proxy.line_parts import (
 
 if TYPE_CHECKING:
     from authgate_fast.http.request import RequestHead
+    from authgate_fast.proxy.access_line import Clock
     from authgate_fast.proxy.exchange import Exchange
-    from authgate_fast.proxy.line_parts import LineParts
     from authgate_fast.snapshot import Identity
     from authgate_fast.tally import RouteTally
 
@@ -40,13 +41,13 @@ _complete_parts: Final = [b""] * 1_000
 def exchange_line(
     exchange: Exchange,
     tally: RouteTally,
-    parts: LineParts,
+    clock: Clock,
     outcome: bytes,
     status: int,
     request_bytes: int,
     ended_s: float,
-) -> None:
-    """Fill in the line of an exchange that has ended."""
+) -> bytes:
+    """Write the line of an exchange that has ended."""
     forward = exchange.forward
     connection = exchange.downstream
     context = connection.context
@@ -93,23 +94,25 @@ def exchange_line(
             result = _complete_parts[status] = result_part(b"HTTP/1.1", status, outcome, b"")
     else:
         result = result_part(protocol_of(head), status, outcome, b"")
-    parts.wall_s = context.wall_s + (ended_s - context.ticked_s)
-    parts.request_id = forward.request_id
-    parts.client = client_text
-    parts.place = place
-    parts.caller = caller
-    parts.method = method
-    parts.host = host
-    parts.path = path
-    parts.result = result
-    parts.request_bytes = request_bytes
-    parts.response_bytes = connection.written - connection.sent_before
-    parts.duration_s = ended_s - connection.begun_s
-    parts.upstream = upstream
-    parts.upstream_s = exchange.response_s - connection.begun_s if exchange.status else -1.0
-    parts.retries = exchange.sends - 1 if exchange.sends > 1 else 0
-    parts.agent = agent
-    parts.trace = trace_part(head.trace)
+    return line_of_parts(
+        clock.json_start(context.wall_s + (ended_s - context.ticked_s)),
+        forward.request_id,
+        client_text,
+        place,
+        caller,
+        method,
+        host,
+        path,
+        result,
+        request_bytes,
+        connection.written - connection.sent_before,
+        ended_s - connection.begun_s,
+        upstream,
+        exchange.response_s - connection.begun_s if exchange.status else -1.0,
+        exchange.sends - 1 if exchange.sends > 1 else 0,
+        agent,
+        trace_part(head.trace),
+    )
 
 
 def protocol_of(head: RequestHead) -> bytes:

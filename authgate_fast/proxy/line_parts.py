@@ -87,62 +87,33 @@ def retries_part(retries: int) -> bytes:
     return b',"retries":%b' % number_text(retries)
 
 
-class LineParts:
-    """All that one JSON line says.
+def line_of_parts(
+    start: bytes,
+    request_id: bytes,
+    client: bytes,
+    place: bytes,
+    caller: bytes,
+    method: bytes,
+    host: bytes,
+    path: bytes,
+    result: bytes,
+    request_bytes: int,
+    response_bytes: int,
+    duration_s: float,
+    upstream: bytes,
+    upstream_s: float,
+    retries: int,
+    agent: bytes,
+    trace: bytes,
+) -> bytes:
+    """Put a JSON line together, from all of its parts: every line comes through here.
 
-    ``wall_s`` is a moment in seconds since 1970. ``method`` and ``path`` are as `in_json` writes them, ``client`` to
-    ``trace`` otherwise the parts above. Durations are in seconds, ``upstream_s`` negative for none.
-    """
-
-    __slots__ = (
-        "agent",
-        "caller",
-        "client",
-        "duration_s",
-        "host",
-        "method",
-        "path",
-        "place",
-        "request_bytes",
-        "request_id",
-        "response_bytes",
-        "result",
-        "retries",
-        "trace",
-        "upstream",
-        "upstream_s",
-        "wall_s",
-    )
-
-    def __init__(self) -> None:
-        self.wall_s = 0.0
-        self.request_id = b""
-        self.client = b""
-        self.place = b""
-        self.caller = b""
-        self.method = b""
-        self.host = b""
-        self.path = b""
-        self.result = b""
-        self.request_bytes = 0
-        self.response_bytes = 0
-        self.duration_s = 0.0
-        self.upstream = b""
-        self.upstream_s = -1.0
-        self.retries = 0
-        self.agent = b""
-        self.trace = b""
-
-
-def line_of_parts(start: bytes, parts: LineParts) -> bytes:
-    """Put a JSON line together: every line comes through here. `start` is the clock's.
-
+    `start` is the clock's, `method` and `path` are as `in_json` writes them; the other texts are the parts above.
     Durations are written in milliseconds, to the microsecond.
     """
-    duration_us = int(parts.duration_s * 1e6 + 0.5)  # a float, not protocol text
+    duration_us = int(duration_s * 1e6 + 0.5)  # a float, not protocol text
     duration_ms = duration_us // 1_000
     upstream_ms, upstream_rest = b"null", b""
-    upstream_s = parts.upstream_s
     if upstream_s >= 0:
         upstream_us = int(upstream_s * 1e6 + 0.5)  # a float, not protocol text
         whole_ms = upstream_us // 1_000
@@ -151,24 +122,24 @@ def line_of_parts(start: bytes, parts: LineParts) -> bytes:
     # One build of bytes: compiled, it is written in one go, without a parser of formats.
     return b'%b%b%b%b%b%b%b%b%b%b,"response_bytes":%b,"duration_ms":%b%b%b%b%b%b%b%b' % (
         start,
-        parts.request_id,
-        parts.client,
-        parts.place,
-        parts.caller,
-        parts.method,
-        parts.host,
-        parts.path,
-        parts.result,
-        number_text(parts.request_bytes),
-        number_text(parts.response_bytes),
+        request_id,
+        client,
+        place,
+        caller,
+        method,
+        host,
+        path,
+        result,
+        number_text(request_bytes),
+        number_text(response_bytes),
         number_text(duration_ms),
         POINT_THOUSANDTHS[duration_us - duration_ms * 1_000],
-        parts.upstream,
+        upstream,
         upstream_ms,
         upstream_rest,
-        retries_part(parts.retries),
-        parts.agent,
-        parts.trace,
+        retries_part(retries),
+        agent,
+        trace,
     )
 
 

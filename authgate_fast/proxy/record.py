@@ -148,7 +148,7 @@ def exchange_ended(exchange: Exchange, outcome: bytes) -> None:
             times.upstream.observe(exchange.response_s - connection.begun_s)
     lines = recorder.lines
     if lines is not None and (recorder.spans is None or not _has_span(exchange.head.trace)):
-        exchange_line(exchange, tally, lines.hold(), outcome, status, request_bytes, ended_s)
+        lines.add(exchange_line(exchange, tally, lines.clock, outcome, status, request_bytes, ended_s))
     elif recorder.wants(exchange.head):
         recorder.take(exchange_entry(exchange, outcome, status, ended_s))
 

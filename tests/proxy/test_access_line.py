@@ -163,20 +163,14 @@ def test_the_second_is_written_anew_when_it_changes() -> None:
 
 def test_a_batch_is_announced_with_its_first_line_and_full_by_its_bytes() -> None:
     told: list[str] = []
-    sizes = iter((60, 39, 1, 100))
-    lines = Lines(
-        lambda _entry, _clock: b"x" * next(sizes),
-        100,
-        lambda: told.append("first"),
-        lambda: told.append("full"),
-    )
-    lines(entry())
-    lines(entry())
+    lines = Lines(json_line, 100, lambda: told.append("first"), lambda: told.append("full"))
+    for size in (60, 39):
+        lines.add(b"x" * size)
     assert told == ["first"]
-    lines(entry())
+    lines.add(b"x")
     assert told == ["first", "full"]
-    assert lines.take() == (b"x" * 100, 3)
-    lines(entry())
+    assert [len(line) for line in lines.take()] == [60, 39, 1]
+    lines.add(b"x" * 100)
     assert told == ["first", "full"] * 2, "what was taken counts no more"
 
 

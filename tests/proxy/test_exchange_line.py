@@ -15,12 +15,12 @@ from authgate_fast.decision import Client, Forward
 from authgate_fast.http.request import RequestHead
 from authgate_fast.http.trace_context import Trace
 from authgate_fast.plan import plan
-from authgate_fast.proxy.access_line import HELD_LINES, Batch, Clock, Lines, combined_line, json_line
+from authgate_fast.proxy.access_line import Clock, Lines, combined_line, json_line
 from authgate_fast.proxy.context import Context
 from authgate_fast.proxy.downstream import Downstream
 from authgate_fast.proxy.exchange import Exchange
 from authgate_fast.proxy.exchange_line import exchange_line
-from authgate_fast.proxy.line_parts import MAX_TEXT_BYTES, LineParts, line_of_parts
+from authgate_fast.proxy.line_parts import MAX_TEXT_BYTES
 from authgate_fast.proxy.record import (
     ACCESS_ENDED,
     CLIENT_CLOSED,
@@ -158,7 +158,7 @@ class World:
 
 @pytest.mark.parametrize("seed", range(8))
 async def test_the_line_of_an_exchange_is_that_of_its_entry(seed: int) -> None:
-    world, parts = World(seed), LineParts()
+    world, clock = World(seed), Clock()
     shaped = 0
     for _ in range(40):
         for exchange, ended_s in world.exchanges():
@@ -168,8 +168,7 @@ async def test_the_line_of_an_exchange_is_that_of_its_entry(seed: int) -> None:
             shape = exchange.head.shape
             shaped += shape is not None and exchange.head.known_lines is shape.lines
             request_bytes = exchange.downstream.head_bytes + exchange.body_received()
-            exchange_line(exchange, tally, parts, outcome, status, request_bytes, ended_s)
-            line = line_of_parts(Clock().json_start(parts.wall_s), parts)
+            line = exchange_line(exchange, tally, clock, outcome, status, request_bytes, ended_s)
             assert line == json_line(exchange_entry(exchange, outcome, status, ended_s), Clock())
             assert line.count(b"\n") == 1
             assert b"secret" not in line
@@ -188,33 +187,8 @@ async def test_a_json_log_gets_the_line_and_no_entry_is_made() -> None:
     recorder.log = None  # an entry would go here
     (exchange, _), *_ = world.exchanges()
     exchange_ended(exchange, COMPLETE)
-    line = lines.take().data
+    (line,) = lines.take()
     assert json.loads(line)["request_id"] == exchange.forward.request_id.decode()
-
-
-async def test_held_lines_keep_their_order_among_entries_and_are_counted() -> None:
-    world, told = World(2), []
-    lines = Lines(json_line, 20_000, lambda: told.append("first"), lambda: batches.append(lines.take()))
-    world.context.recorder.log_to(lines)
-    batches: list[Batch] = []
-    wanted = []
-    for at in range(3 * HELD_LINES):
-        (exchange, ended_s), *_ = world.exchanges()
-        exchange.head.trace = None
-        exchange.forward.request_id = b"id-%d" % at
-        wanted.append(f"id-{at}")
-        if at in (1, 2, HELD_LINES, 2 * HELD_LINES + 3):
-            lines(exchange_entry(exchange, COMPLETE, 200, ended_s))
-        else:
-            exchange_ended(exchange, COMPLETE)
-    batches.append(lines.take())
-    logged = [[json.loads(line)["request_id"] for line in batch.data.splitlines()] for batch in batches]
-    assert [name for names in logged for name in names] == wanted
-    assert [batch.lines for batch in batches] == [len(names) for names in logged]
-    assert len(batches) > 2
-    assert all(20_000 <= len(batch.data) < 20_000 + HELD_LINES * 4_000 for batch in batches[:-1])
-    assert told == ["first"] * len(batches), "each batch is announced when it begins"
-    assert lines.take() == (b"", 0)
 
 
 async def test_a_combined_log_gets_combined_lines() -> None:
@@ -222,7 +196,7 @@ async def test_a_combined_log_gets_combined_lines() -> None:
     world.context.recorder.log_to(lines)
     (exchange, _), *_ = world.exchanges()
     exchange_ended(exchange, COMPLETE)
-    line = lines.take().data
+    (line,) = lines.take()
     assert b'] "' in line
 
 
@@ -237,6 +211,6 @@ async def test_with_spans_a_request_is_logged_once_whether_or_not_it_has_one(
     trace = exchange.head.trace = Trace()
     trace.trace_id, trace.span_id = b"0af7651916cd43dd8448eb211c80319c", span_id
     exchange_ended(exchange, COMPLETE)
-    line = lines.take().data
+    (line,) = lines.take()
     assert json.loads(line)["trace_id"] == trace.trace_id.decode()
     assert len(spans) == spans_of_it
