@@ -26,10 +26,9 @@ class Client:
     """What a connection remembers of its peer between requests.
 
     ``address`` is the peer's IP as text, or one of `NAMELESS`; ``guard`` counts failed checks (None: nobody does);
-    ``certificate_lines`` tell the backend of the client's certificate; ``log_part`` is what every line of the access
-    log has of ``address``, made for the first one; ``tracing`` says what is done with traces (None: valid fields are
-    passed on). The rest caches the gateway of the last Host, so that a kept-alive client pays for the look-up once per
-    snapshot.
+    ``certificate_lines`` tell the backend of the client's certificate; ``tracing`` says what is done with traces (None:
+    valid fields are passed on). The rest caches the gateway of the last Host, so that a kept-alive client pays for the
+    look-up once per snapshot.
     """
 
     __slots__ = (
@@ -39,7 +38,6 @@ class Client:
         "gateway",
         "guard",
         "host",
-        "log_part",
         "scheme",
         "snapshot",
         "tracing",
@@ -51,7 +49,6 @@ class Client:
         self.scheme = scheme
         self.guard = guard
         self.certificate_lines = b""
-        self.log_part = b""
         self.tracing: Tracing | None = None
         self.snapshot: Snapshot | None = None
         self.host: bytes | None = None

@@ -25,16 +25,25 @@ AUTH_RESULTS: Final = ("none", "accepted", "missing", "invalid", "forbidden", "b
 """What came of the security check, by the codes above; ``none`` where there was no check to make."""
 
 AUTH_CODES: Final = 8
-"""A key of `RouteTally.counts` is the status class (1 to 5) times this, plus the code of the auth result."""
+"""A key of `RouteTally.count` is the status class (1 to 5) times this, plus the code of the auth result."""
+
+
+class Count:
+    """A number that grows. Compiled, an attribute is counted up without an object for each number."""
+
+    __slots__ = ("total",)
+
+    def __init__(self) -> None:
+        self.total = 0
 
 
 class Histogram:
     """Durations in seconds: how many fell in each bucket, and their sum."""
 
-    __slots__ = ("counts", "sum_s")
+    __slots__ = ("_buckets", "sum_s")
 
     def __init__(self) -> None:
-        self.counts = [0] * (len(BOUNDS_S) + 1)
+        self._buckets = [Count() for _ in range(len(BOUNDS_S) + 1)]
         self.sum_s = 0.0
 
     def observe(self, duration_s: float) -> None:
@@ -44,8 +53,12 @@ class Histogram:
             if duration_s <= bound:
                 break
             at += 1
-        self.counts[at] += 1
+        self._buckets[at].total += 1
         self.sum_s += duration_s
+
+    def counts(self) -> list[int]:
+        """Return how many fell in each bucket, the one without a bound last."""
+        return [bucket.total for bucket in self._buckets]
 
 
 class ServiceTally:
@@ -66,15 +79,31 @@ class RouteTally:
     ``log_part`` is what every line of the access log has of it, made for the first one.
     """
 
-    __slots__ = ("counts", "gateway", "log_part", "route", "service", "times")
+    __slots__ = ("_counts", "_last", "_last_key", "gateway", "log_part", "route", "service", "times")
 
     def __init__(self, gateway: str, route: str, service: str, times: ServiceTally | None) -> None:
         self.gateway = gateway
         self.route = route
         self.service = service
         self.times = times
-        self.counts: dict[int, int] = {}
+        self._counts: dict[int, Count] = {}
+        self._last = Count()  # of what was counted last, and is likely counted next
+        self._last_key = -1
         self.log_part = b""
+
+    def count(self, key: int) -> None:
+        """Count one answer."""
+        if key != self._last_key:
+            known = self._counts.get(key)
+            if known is None:
+                known = self._counts[key] = Count()
+            self._last = known
+            self._last_key = key
+        self._last.total += 1
+
+    def counts(self) -> dict[int, int]:
+        """Return how many answers there were, by their keys."""
+        return {key: count.total for key, count in self._counts.items()}
 
 
 class LogPart:

@@ -37,9 +37,9 @@ class Shape:
     ``before`` is what follows the target and its space, up to the first credential's value or the end; ``after`` what
     follows the last one's value, b"" where there is none. ``credential`` is the name of the last one. ``others`` are
     those before it: the name, and what stands between the end of its line and the next value. ``method`` is that of the
-    head it was made of, and likely the next one's. ``block`` are ``lines``, joined; ``agent``, ``referrer`` and the
-    parts of a log line are found when the access log first asks. ``memo`` is the one that it was read by: another
-    snapshot reads fields in another way.
+    head it was made of, and likely the next one's. ``block`` are ``lines``, joined; ``agent``, ``referrer`` and
+    ``log_part`` are found when the access log first asks; ``log_place`` is the route that ``log_part`` is about.
+    ``memo`` is the one that it was read by: another snapshot reads fields in another way.
     """
 
     __slots__ = (
@@ -54,8 +54,8 @@ class Shape:
         "host",
         "in_vain",
         "lines",
-        "log_agent",
-        "log_host",
+        "log_part",
+        "log_place",
         "memo",
         "method",
         "others",
@@ -78,8 +78,8 @@ class Shape:
         self.block = b""
         self.agent: bytes | None = None
         self.referrer = b""
-        self.log_agent = b""
-        self.log_host = b""
+        self.log_place = b""
+        self.log_part = b""
 
 
 NO_SHAPE: Final = Shape(None, 0)

@@ -17,7 +17,7 @@ def answer_metrics(recorder: Recorder) -> list[Family]:
     answers = []
     for tally in recorder.tallies.values():
         names = (("gateway", tally.gateway), ("route", tally.route), ("service", tally.service))
-        for key, count in sorted(tally.counts.items()):
+        for key, count in sorted(tally.counts().items()):
             result = (("status", f"{key // AUTH_CODES}xx"), ("auth", AUTH_RESULTS[key % AUTH_CODES]))
             answers.append(Sample(count, names + result))
     total: list[Sample] = []
@@ -72,4 +72,4 @@ def access_log_metrics(log: AccessLog) -> list[Family]:
 
 
 def _samples(times: Histogram, labels: Labels) -> list[Sample]:
-    return histogram(BOUNDS_S, times.counts, times.sum_s, labels)
+    return histogram(BOUNDS_S, times.counts(), times.sum_s, labels)

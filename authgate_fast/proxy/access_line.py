@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Final
 from authgate_fast.proxy.line_parts import (
     MAX_TEXT_BYTES,
     POINT_THOUSANDTHS,
-    agent_part,
     caller_part,
     client_part,
-    host_part,
+    end_part,
     in_json,
     is_plain,
     known_text,
@@ -25,7 +24,6 @@ from authgate_fast.proxy.line_parts import (
     number_text,
     place_part,
     result_part,
-    trace_part,
     upstream_part,
 )
 
@@ -208,11 +206,14 @@ def json_line(entry: Entry, clock: Clock) -> bytes:
     return line_of_parts(
         clock.json_start(entry.wall_s),
         entry.request_id,
-        client_part(entry.client),
-        place_part(entry.gateway, entry.route, entry.service),
         caller_part(entry.consumer, entry.credential),
+        client_part(
+            entry.client,
+            place_part(entry.gateway, entry.route, entry.service),
+            entry.host,
+            entry.agent,
+        ),
         known_text(entry.method),
-        host_part(entry.host),
         in_json(entry.path),
         result_part(entry.protocol, entry.status, entry.outcome, entry.code),
         entry.request_bytes,
@@ -220,9 +221,7 @@ def json_line(entry: Entry, clock: Clock) -> bytes:
         entry.duration_s,
         upstream_part(entry.upstream),
         entry.upstream_s,
-        entry.retries,
-        agent_part(entry.agent),
-        trace_part(entry.trace),
+        end_part(entry.retries, entry.trace),
     )
 
 

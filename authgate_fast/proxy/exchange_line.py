@@ -12,15 +12,13 @@ from authgate_fast.decision import caller_address
 from authgate_fast.http.request import values_of
 from authgate_fast.proxy.line_parts import (
     MAX_TEXT_BYTES,
-    agent_part,
     caller_part,
     client_part,
-    host_part,
+    end_part,
     in_json,
     line_of_parts,
     place_part,
     result_part,
-    trace_part,
     upstream_part,
 )
 
@@ -53,15 +51,27 @@ def exchange_line(
     context = connection.context
     client = connection.client
     head = exchange.head
-    if client.trusted:
-        client_text = client_part(caller_address(head, client))
-    else:
-        client_text = client.log_part
-        if client_text == b"":  # compiled, that is quicker than `not`
-            client_text = client.log_part = client_part(client.address)
     place = tally.log_part
-    if place == b"":
+    if place == b"":  # compiled, that is quicker than `not`
         place = tally.log_part = place_part(tally.gateway, tally.route, tally.service)
+    method = head.method
+    shape = head.shape
+    if shape is not None and head.known_lines is shape.lines:  # it was read by its shape
+        if shape.log_place is not place:
+            shape.log_place = place
+            shape.log_part = client_part(
+                caller_address(head, client), place, shape.host, first(values_of(shape.lines, b"user-agent"))
+            )
+        client_text = shape.log_part
+        path = head.path
+        if len(path) > MAX_TEXT_BYTES:  # else the path is plain, or it had been left to the parser
+            path = in_json(path)
+    else:
+        client_text = client_part(
+            caller_address(head, client), place, head.host, first(head.values(b"user-agent"))
+        )
+        method = in_json(method)
+        path = in_json(path_of(head.target))
     identity: Identity | None = forward.identity
     if identity is None:
         caller = _NO_CALLER
@@ -72,22 +82,6 @@ def exchange_line(
     upstream = forward.target.log_part.text
     if upstream == b"":
         upstream = forward.target.log_part.text = upstream_part(forward.target.url)
-    method = head.method
-    shape = head.shape
-    if shape is not None and head.known_lines is shape.lines:  # it was read by its shape
-        agent = shape.log_agent
-        if agent == b"":
-            agent = shape.log_agent = agent_part(first(values_of(shape.lines, b"user-agent")))
-            shape.log_host = host_part(shape.host)
-        host = shape.log_host
-        path = head.path
-        if len(path) > MAX_TEXT_BYTES:  # else the path is plain, or it had been left to the parser
-            path = in_json(path)
-    else:
-        agent = agent_part(first(head.values(b"user-agent")))
-        host = host_part(head.host)
-        method = in_json(method)
-        path = in_json(path_of(head.target))
     if outcome is USUAL_OUTCOME and head.minor == 1:
         result = _complete_parts[status]
         if result == b"":
@@ -97,11 +91,9 @@ def exchange_line(
     return line_of_parts(
         clock.json_start(context.wall_s + (ended_s - context.ticked_s)),
         forward.request_id,
-        client_text,
-        place,
         caller,
+        client_text,
         method,
-        host,
         path,
         result,
         request_bytes,
@@ -109,9 +101,7 @@ def exchange_line(
         ended_s - connection.begun_s,
         upstream,
         exchange.response_s - connection.begun_s if exchange.status else -1.0,
-        exchange.sends - 1 if exchange.sends > 1 else 0,
-        agent,
-        trace_part(head.trace),
+        end_part(exchange.sends - 1 if exchange.sends > 1 else 0, head.trace),
     )
 
 

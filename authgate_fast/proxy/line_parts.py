@@ -27,30 +27,31 @@ _texts: Final[dict[bytes, bytes]] = {}
 _names: Final[dict[str, bytes]] = {}
 _KNOWN_NUMBERS: Final = 4_096
 _NUMBERS: Final = [str(number).encode("ascii") for number in range(_KNOWN_NUMBERS)]
+_USUAL_END: Final = b',"retries":0}\n'
 POINT_THOUSANDTHS: Final = [f".{number:03}".encode("ascii") for number in range(1_000)]
-
-
-def client_part(address: str) -> bytes:
-    """Return the part that is alike for all requests of an address."""
-    return b'","client":"%b",' % _known_name(address)
-
-
-def place_part(gateway: str, route: str, service: str) -> bytes:
-    """Return the part that is alike for all requests of a route."""
-    return f'"gateway":"{gateway}","route":"{route}","service":"{service}",'.encode()
 
 
 def caller_part(consumer: str, credential: str) -> bytes:
     """Return the part that is alike for all requests of a caller."""
-    return b'"consumer":"%b","credential_id":"%b","method":"' % (
+    return b'","consumer":"%b","credential_id":"%b","client":"' % (
         _known_name(consumer),
         _known_name(credential),
     )
 
 
-def host_part(host: bytes) -> bytes:
-    """Return the part that is alike for all requests with a Host."""
-    return b'","host":"%b","path":"' % known_text(host)
+def place_part(gateway: str, route: str, service: str) -> bytes:
+    """Return the part that is alike for all requests of a route."""
+    return f'","gateway":"{gateway}","route":"{route}","service":"{service}","host":"'.encode()
+
+
+def client_part(address: str, place: bytes, host: bytes, agent: bytes) -> bytes:
+    """Return the part that is alike for all requests of a client to a route; `place` is of `place_part`."""
+    return b'%b%b%b","user_agent":"%b","method":"' % (
+        _known_name(address),
+        place,
+        known_text(host),
+        known_text(agent),
+    )
 
 
 def result_part(protocol: bytes, status: int, outcome: bytes, code: bytes) -> bytes:
@@ -68,33 +69,22 @@ def upstream_part(upstream: str) -> bytes:
     return b',"upstream":"%b","upstream_ms":' % _known_name(upstream)
 
 
-def agent_part(agent: bytes) -> bytes:
-    """Return the part that is alike for all requests with a User-Agent."""
-    return b',"user_agent":"%b"' % known_text(agent)
-
-
-def trace_part(trace: Trace | None) -> bytes:
+def end_part(retries: int, trace: Trace | None) -> bytes:
     """Return the end of a line, with the trace that the request belongs to, if there is one."""
-    if trace is None or trace.trace_id == b"":
-        return b"}\n"
-    return b',"trace_id":"%b"}\n' % trace.trace_id
-
-
-def retries_part(retries: int) -> bytes:
-    """Return what is alike for nearly all requests."""
-    if retries == 0:
-        return b',"retries":0'
-    return b',"retries":%b' % number_text(retries)
+    trace_id = b"" if trace is None else trace.trace_id
+    if retries == 0 and trace_id == b"":
+        return _USUAL_END
+    if trace_id == b"":
+        return b',"retries":%b}\n' % number_text(retries)
+    return b',"retries":%b,"trace_id":"%b"}\n' % (number_text(retries), trace_id)
 
 
 def line_of_parts(
     start: bytes,
     request_id: bytes,
-    client: bytes,
-    place: bytes,
     caller: bytes,
+    client: bytes,
     method: bytes,
-    host: bytes,
     path: bytes,
     result: bytes,
     request_bytes: int,
@@ -102,9 +92,7 @@ def line_of_parts(
     duration_s: float,
     upstream: bytes,
     upstream_s: float,
-    retries: int,
-    agent: bytes,
-    trace: bytes,
+    end: bytes,
 ) -> bytes:
     """Put a JSON line together, from all of its parts: every line comes through here.
 
@@ -120,14 +108,12 @@ def line_of_parts(
         upstream_ms = number_text(whole_ms)
         upstream_rest = POINT_THOUSANDTHS[upstream_us - whole_ms * 1_000]
     # One build of bytes: compiled, it is written in one go, without a parser of formats.
-    return b'%b%b%b%b%b%b%b%b%b%b,"response_bytes":%b,"duration_ms":%b%b%b%b%b%b%b%b' % (
+    return b'%b%b%b%b%b","path":"%b%b%b,"response_bytes":%b,"duration_ms":%b%b%b%b%b%b' % (
         start,
         request_id,
-        client,
-        place,
         caller,
+        client,
         method,
-        host,
         path,
         result,
         number_text(request_bytes),
@@ -137,9 +123,7 @@ def line_of_parts(
         upstream,
         upstream_ms,
         upstream_rest,
-        retries_part(retries),
-        agent,
-        trace,
+        end,
     )
 
 

@@ -137,8 +137,7 @@ def exchange_ended(exchange: Exchange, outcome: bytes) -> None:
     route = forward.route
     tally = route.meter.tally or recorder.of_route(forward.gateway, route)
     key = status // 100 * AUTH_CODES + (NO_CHECK if forward.identity is None else ACCEPTED)
-    counts = tally.counts
-    counts[key] = counts.get(key, 0) + 1
+    tally.count(key)
     recorder.request_bytes += request_bytes
     recorder.response_bytes += connection.written - connection.sent_before
     times = tally.times
@@ -180,7 +179,7 @@ def exchange_refused(exchange: Exchange, reason: Reason) -> None:
     tally = recorder.of_route(forward.gateway, forward.route)
     auth = NO_CHECK if forward.identity is None else ACCEPTED
     key = TABLE[reason].status // 100 * AUTH_CODES + auth
-    tally.counts[key] = tally.counts.get(key, 0) + 1
+    tally.count(key)
     recorder.request_bytes += connection.head_bytes + exchange.body_received()
     recorder.response_bytes += connection.written - connection.sent_before
     if tally.times is not None:
@@ -222,7 +221,7 @@ def _count_and_log(
         tally = recorder.tally("" if gateway is None else gateway.name, "", "")
     auth = NO_CHECK if reason is None else _AUTH_RESULT_OF.get(reason, NO_CHECK)
     key = status // 100 * AUTH_CODES + auth
-    tally.counts[key] = tally.counts.get(key, 0) + 1
+    tally.count(key)
     request_bytes = 0 if head is None else connection.head_bytes + max(head.content_length, 0)
     recorder.request_bytes += request_bytes
     recorder.response_bytes += connection.written - connection.sent_before
@@ -255,7 +254,7 @@ def tunnel_ended(
     recorder = connection.context.recorder
     tally = recorder.of_route(forward.gateway, forward.route)
     key = AUTH_CODES + (NO_CHECK if forward.identity is None else ACCEPTED)
-    tally.counts[key] = tally.counts.get(key, 0) + 1
+    tally.count(key)
     recorder.request_bytes += connection.head_bytes + client_bytes
     recorder.response_bytes += connection.written - connection.sent_before + backend_bytes
     if not recorder.wants(head):

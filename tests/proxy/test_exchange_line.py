@@ -131,7 +131,7 @@ class World:
         return head
 
     def _exchange(self, connection: Downstream, head: RequestHead) -> tuple[Exchange, float]:
-        leaf = self.gateway.trie.match([b"p", b"1"])
+        leaf = self.gateway.trie.match([self.one([b"p", b"p", b"s"]), b"1"])
         assert leaf is not None
         assert leaf.any_route is not None
         target, identity = self.one(BACKENDS), self.one([None, *self.identities])
@@ -160,7 +160,7 @@ class World:
 async def test_the_line_of_an_exchange_is_that_of_its_entry(seed: int) -> None:
     world, clock = World(seed), Clock()
     shaped = 0
-    for _ in range(40):
+    for _ in range(80):
         for exchange, ended_s in world.exchanges():
             forward = exchange.forward
             tally = world.context.recorder.of_route(forward.gateway, forward.route)

@@ -46,7 +46,7 @@ def counts(stack: Stack) -> dict[tuple[str, int, int], int]:
     return {
         (tally.route, key // AUTH_CODES, key % AUTH_CODES): count
         for tally in stack.context.recorder.tallies.values()
-        for key, count in tally.counts.items()
+        for key, count in tally.counts().items()
     }
 
 
@@ -243,7 +243,7 @@ async def test_durations_are_kept_by_service_and_live_on_in_the_next_snapshot() 
         recorder = stack.context.recorder
         (times,) = recorder.services.values()
         assert (times.gateway, times.service) == ("gw", "svc")
-        assert sum(times.total.counts) == sum(times.upstream.counts) == 2
+        assert sum(times.total.counts()) == sum(times.upstream.counts()) == 2
         assert 0 < times.upstream.sum_s <= times.total.sum_s < BOUND_S
         assert counts(stack) == {("p", 2, NO_CHECK): 2}
 
