@@ -31,6 +31,7 @@ MODULES = (
     "config/documents",
     "config/intake",
     "config/keys",
+    "config/pages",
     "config/redis_texts",
     "config/texts",
     "decision",

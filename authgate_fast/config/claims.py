@@ -92,9 +92,11 @@ class ConsumerClaims(Generic[_T]):
 
         `by_name`: all that claim it are taken as one batch, in which the names of the consumers say who is first.
         """
+        holder = self.holders.setdefault(name, claimed)
+        if holder is claimed:
+            return
         consumer_of = self._consumer_of
-        holder = self.holders.get(name)
-        if holder is None or consumer_of(holder) == consumer_of(claimed):
+        if consumer_of(holder) == consumer_of(claimed):
             self.holders[name] = claimed
             return
         self._unsettled.add(name)

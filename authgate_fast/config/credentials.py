@@ -66,6 +66,12 @@ class Credentials:
         if user is not None:
             self._users.claim(user.username, user, by_name=by_name)
 
+    def take_key(self, name: str, digest: bytes, *, by_name: bool) -> None:
+        """Let a consumer that claimed nothing before claim a key and nothing else."""
+        if self.consumers.keys.known:
+            self.consumers.keys.forget(digest)
+        self._keys.claim(digest, name, by_name=by_name)
+
     def settle(self) -> Settlement:
         """Return how clashes have changed since the last call."""
         over, now = self._keys.settle(self._gateway, self._key_id)

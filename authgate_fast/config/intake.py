@@ -7,7 +7,7 @@ No IO, no clock; `Configuration` says when. This is what a start works through f
 from __future__ import annotations
 
 import logging
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from authgate_fast.config.credentials import Credentials
 from authgate_fast.config.documents import read_document, summarise
@@ -15,6 +15,9 @@ from authgate_fast.config.keys import DocumentKey, Unreadable, label, redis_key
 from authgate_fast.config.problems import Problem
 from authgate_fast.config.texts import Texts
 from authgate_fast.model import AnyDocument, ConsumerDocument
+
+if TYPE_CHECKING:
+    from authgate_fast.config.pages import Page
 
 Raw = bytes | Unreadable | None
 """A document's JSON, or why it cannot be read, or None: it is not there (any more)."""
@@ -49,6 +52,11 @@ class Intake:
         known = self.documents.get(key)
         return known is None or raw != known
 
+    def differing(self, page: Page) -> Page:
+        """Return those of some documents whose text is not the one in force, or that are refused."""
+        documents, bad = self.documents, self.bad
+        return [one for one in page if one[1] != documents.get(one[0]) or (bad and one[0] in bad)]
+
     def read(self, key: DocumentKey, raw: Raw) -> AnyDocument | Literal[False] | None:
         """Return the document, None if it is gone, False if it is refused (and reported)."""
         if raw is None:
@@ -78,16 +86,28 @@ class Intake:
 
         `by_name`: of those who claim the same, the first by name is to have it, whoever came first.
         """
+        documents, bad = self.documents, self.bad
         for key, raw in news:
-            new = self.read(key, raw)
-            if new is False:
+            if bad and key in bad:
+                if raw == bad[key]:
+                    continue
+            elif isinstance(raw, bytes):
+                digest = documents.add_alike(key, raw)
+                if digest is not None:
+                    self.credentials_of(key[1]).take_key(key[2], digest, by_name=by_name)
+                    self.changes += 1
+                    continue
+            old_raw = documents.get(key)
+            if raw == old_raw and key not in bad:
                 continue
-            old_raw = self.documents.get(key)
-            if raw == old_raw:
+            new = self.read(key, raw)
+            if new is False or raw == old_raw:
                 continue
             after = new if isinstance(new, ConsumerDocument) else None
-            self.credentials_of(key.gateway).change(key.name, old_raw, after, by_name=by_name)
+            self.credentials_of(key[1]).change(key[2], old_raw, after, by_name=by_name)
             self.keep(key, raw)
+            if after is not None:
+                self._learn(key, after)
             self.changes += 1
 
     def credentials_of(self, gateway: str) -> Credentials:
@@ -117,6 +137,13 @@ class Intake:
     def withdraw(self, name: str) -> None:
         """Take back what was reported."""
         self.refused.pop(name, None)
+
+    def _learn(self, key: DocumentKey, document: ConsumerDocument) -> None:
+        """Have others like this consumer taken in without being read, if a key is all that it has."""
+        if document.enabled and document.password_hash is None and not document.passwords:
+            digests = document.key_digests()
+            if len(digests) == 1:
+                self.documents.learn(key, digests[0])
 
     def _accept(self, key: DocumentKey) -> None:
         if self.bad and self.bad.pop(key, None) is not None:

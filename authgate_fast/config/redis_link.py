@@ -45,6 +45,8 @@ REPLY_TIMEOUT_S = 5.0
 FAILURES: tuple[type[Exception], ...] = (RedisError, OSError)
 """What a `Link` raises when Redis, or the way to it, fails."""
 
+Command = Sequence[str | bytes | int]
+
 _DATABASE = re.compile(r"/?|/[0-9]{1,9}")
 _POOL_OPTIONS = ("max_connections", "timeout")
 _SKIP_BYTES = 65_536
@@ -177,6 +179,7 @@ class Link:
         self._name = name
         self._connection = _connection(address, name)
         self._reply_timeout_s = address.options.get("socket_timeout", REPLY_TIMEOUT_S)
+        self._question: tuple[bool, bool] | None = None  # whether a SCAN and an MGET wait for `answers`
 
     @property
     def is_open(self) -> bool:
@@ -200,29 +203,43 @@ class Link:
 
     async def call(self, *command: str | bytes | int) -> Any:
         """Send one command; return its reply or raise its error."""
+        await self._drop_answers()
         async with asyncio.timeout(self._reply_timeout_s):
             await self._connection.send_command(*command, check_health=False)
             return await self._connection.read_response()
 
     async def texts(self, *command: str | bytes | int) -> list[Text]:
         """Send a command whose reply is an array of texts (MGET); return them."""
+        await self.ask(None, command)
+        return (await self.answers())[1]
+
+    async def ask(self, scan: Command | None, mget: Command | None) -> None:
+        """Send a SCAN, an MGET or both in one go. `answers` reads the replies; any other command drops them."""
+        await self._drop_answers()
+        packed = [pack_command(command) for command in (scan, mget) if command is not None]
+        self._question = (scan is not None, mget is not None)
         async with asyncio.timeout(self._reply_timeout_s):
-            return await (await self._texts_reader(command)).texts()
+            await self._connection.send_packed_command(packed, check_health=False)
 
-    async def page(self, *command: str | bytes | int) -> tuple[bytes, list[bytes]]:
-        """Send a SCAN; return the next cursor and the page."""
+    async def answers(self) -> tuple[tuple[bytes, list[bytes]] | None, list[Text]]:
+        """Return what was asked for last: SCAN's next cursor and page, None without a SCAN; and MGET's texts."""
+        is_scan, is_mget = self._question or (False, False)
+        self._question = None
+        reader = TextsReader(self._connection._reader, MAX_VALUE_BYTES)
         async with asyncio.timeout(self._reply_timeout_s):
-            return await (await self._texts_reader(command)).page()
+            page = await reader.page() if is_scan else None
+            return page, await reader.texts() if is_mget else []
 
-    async def _texts_reader(self, command: Sequence[str | bytes | int]) -> TextsReader:
-        await self._connection.send_packed_command([pack_command(command)], check_health=False)
-        return TextsReader(self._connection._reader, MAX_VALUE_BYTES)
+    async def _drop_answers(self) -> None:
+        if self._question is not None:
+            await self.answers()
 
-    async def call_many(self, commands: Iterable[Sequence[str | bytes | int]]) -> list[Any]:
+    async def call_many(self, commands: Iterable[Command]) -> list[Any]:
         """Send several commands at once; an error of one of them stands in the place of its reply."""
         commands = list(commands)
         packed = self._connection.pack_commands(commands)
         replies: list[Any] = []
+        await self._drop_answers()
         async with asyncio.timeout(self._reply_timeout_s):
             await self._connection.send_packed_command(packed, check_health=False)
             for _ in commands:
@@ -234,6 +251,7 @@ class Link:
 
     async def send(self, *command: str) -> None:
         """Send a command whose reply `receive` will return."""
+        await self._drop_answers()
         async with asyncio.timeout(self._reply_timeout_s):
             await self._connection.send_command(*command, check_health=False)
 

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, Container, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from authgate_fast.config.keys import KEY_PREFIXES, DocumentKey, Unreadable, parse_redis_key
-from authgate_fast.config.redis_link import MAX_VALUE_BYTES, Link
-from authgate_fast.config.redis_texts import TooLarge
+from authgate_fast.config.keys import KEY_PREFIXES, ConsumerKeys, DocumentKey, Unreadable, parse_redis_key
+from authgate_fast.config.pages import Named, Page, pair
+from authgate_fast.config.redis_link import Link
+from authgate_fast.config.redis_texts import Text
 
 if TYPE_CHECKING:
-    from authgate_fast.config.store import Configuration, Raw
+    from authgate_fast.config.store import Configuration
 
 SCAN_KEYS = 500
 """Keys that one SCAN looks at."""
-PAGE_KEYS = 250
-"""Documents that one MGET reads. Decoding a page holds the loop for about a millisecond."""
+PAGE_KEYS = 500
+"""Documents that one MGET reads. Working through a page holds the loop for about a millisecond."""
 MAX_MALFORMED = 1_000
 """Malformed keys that are reported one by one."""
 MAX_GONE = 10_000
@@ -54,26 +55,24 @@ class KeyReader:
 
     def __init__(self, configuration: Configuration) -> None:
         self._configuration = configuration
+        self._consumers = ConsumerKeys()
         self._names: dict[bytes, DocumentKey] = {}
         self._limit = MAX_GONE
         self._malformed: set[bytes] = set()
 
-    def parse(
-        self, raw_keys: Iterable[bytes], malformed: set[bytes] | None = None
-    ) -> dict[DocumentKey, bytes]:
+    def parse(self, raw_keys: Iterable[bytes], malformed: set[bytes] | None = None) -> Named:
         """Return the documents that the keys name; report the malformed ones, and add them to `malformed`."""
-        keys: dict[DocumentKey, bytes] = {}
-        for raw in raw_keys:
+        named, others = self._consumers.split(raw_keys)
+        for raw in others:
             key = self._names.get(raw) or parse_redis_key(raw.decode("ascii", "replace"))
             if key is not None:
-                if key.kind != "consumer":
-                    self._names[raw] = key
-                keys[key] = raw
+                self._names[raw] = key
+                named.append((key, raw))
             elif raw.startswith(PREFIXES):
                 self._report(raw)
                 if malformed is not None:
                     malformed.add(raw)
-        return keys
+        return named
 
     def forget_all_but(self, documents: Container[DocumentKey], malformed: set[bytes]) -> None:
         """Forget the keys that are in Redis no more."""
@@ -100,39 +99,76 @@ class KeyReader:
             self._configuration.forget_malformed(_text(raw))
 
 
-async def scan(link: Link) -> AsyncGenerator[list[bytes], None]:
-    """Yield every key that may name a document, page by page; a key may come twice."""
-    cursor = b"0"
-    while True:
-        cursor, found = await link.page("SCAN", cursor, "MATCH", SCAN_PATTERN, "COUNT", SCAN_KEYS)
-        yield found
-        if cursor == b"0":
-            return
+class Question(NamedTuple):
+    """What is asked for at once: a page of SCAN, if there is a ``cursor``, and the documents ``named``."""
+
+    cursor: bytes | None
+    named: Named
 
 
-async def fetch(link: Link, keys: dict[DocumentKey, bytes]) -> dict[DocumentKey, Raw]:
-    """Read one page of documents. One that changes meanwhile may be left out: it will be named again."""
-    if not keys:
-        return {}
-    texts: dict[DocumentKey, Raw] = {}
-    for key, text in zip(keys, await link.texts("MGET", *keys.values()), strict=True):
-        if isinstance(text, TooLarge):
-            message = f"the value has {text.size} bytes; a document has at most {MAX_VALUE_BYTES}"
-            texts[key] = Unreadable(message)
+class Names(Protocol):
+    """Says what to read next."""
+
+    def next(self) -> Question | None:
+        """Return what to ask for; None: that is all."""
+
+    def take(self, cursor: bytes, raw_keys: list[bytes]) -> None:
+        """Note the names that SCAN has told, and where it goes on (b"0": nowhere)."""
+
+
+async def read_pages(link: Link, names: Names, *, ahead: bool) -> AsyncGenerator[Page, None]:
+    """Yield documents page by page, some pages empty.
+
+    `ahead`: while a page is worked through, Redis works on the next one, and nothing else may be asked of the `link`
+    but to give up the rest. What is yielded may then be older than a change that the listener tells during the work.
+    """
+    question = names.next()
+    await _ask(link, question)
+    while question is not None:
+        told, texts = await link.answers()
+        page = await _whole(link, question.named, texts)
+        if told is not None:
+            names.take(*told)
+        if ahead:
+            question = names.next()
+            await _ask(link, question)
+            yield page
         else:
-            texts[key] = text
+            yield page
+            question = names.next()
+            await _ask(link, question)
+
+
+async def fetch(link: Link, named: Named) -> Page:
+    """Read one page of documents. One that changes meanwhile may be left out: it will be named again."""
+    await _ask(link, Question(None, named))
+    return await _whole(link, named, (await link.answers())[1])
+
+
+async def _ask(link: Link, question: Question | None) -> None:
+    if question is None:
+        return
+    cursor, named = question
+    await link.ask(
+        None if cursor is None else ("SCAN", cursor, "MATCH", SCAN_PATTERN, "COUNT", SCAN_KEYS),
+        ["MGET", *[raw for _, raw in named]] if named else None,
+    )
+
+
+async def _whole(link: Link, named: Named, texts: list[Text]) -> Page:
+    """Return the page that `texts` make; of what has none Redis says why."""
+    page, absent = pair(named, texts)
     # MGET answers nil for a key of another type as for none at all.
-    absent = [key for key, text in texts.items() if text is None]
-    kinds = await link.call_many([("TYPE", keys[key]) for key in absent]) if absent else []
-    for key, kind in zip(absent, kinds, strict=True):
+    kinds = await link.call_many([("TYPE", raw) for _, raw in absent]) if absent else []
+    for (key, _), kind in zip(absent, kinds, strict=True):
         if isinstance(kind, Exception):
             raise kind
-        if kind == b"string":
-            del texts[key]
-        elif kind != b"none":
+        if kind == b"none":
+            page.append((key, None))
+        elif kind != b"string":
             message = f"the key holds a {kind.decode()}; a document is JSON in a string, written with SET"
-            texts[key] = Unreadable(message)
-    return texts
+            page.append((key, Unreadable(message)))
+    return page
 
 
 async def read_history(link: Link) -> bytes | None:

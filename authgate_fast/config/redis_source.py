@@ -29,14 +29,16 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import Iterable
 from contextlib import aclosing
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from authgate_fast.config.keys import KEY_PREFIXES, DocumentKey, redis_key
+from authgate_fast.config.full_read import FullRead, KnownNames, NewNames
+from authgate_fast.config.keys import KEY_PREFIXES, DocumentKey
+from authgate_fast.config.pages import take_consumers
 from authgate_fast.config.redis_link import (
     FAILURES,
     Link,
@@ -45,10 +47,12 @@ from authgate_fast.config.redis_link import (
     parse_address,
     until_one_ends,
 )
-from authgate_fast.config.redis_read import PAGE_KEYS, KeyReader, fetch, read_history, scan
+from authgate_fast.config.redis_read import PAGE_KEYS, KeyReader, fetch, read_history, read_pages
 
 if TYPE_CHECKING:
     from authgate_fast.config.compile import Steps
+    from authgate_fast.config.pages import Page
+    from authgate_fast.config.redis_read import Names
     from authgate_fast.config.state_dir import StateDir
     from authgate_fast.config.store import Configuration, Raw
 
@@ -83,23 +87,6 @@ STABLE_S = 1.0
 """A connection that lived so long lets the next pause be a short one again."""
 
 log = logging.getLogger("authgate.redis")
-
-
-class _FullRead:
-    """What a full read has found so far.
-
-    ``changes``: what differs from what is in force, and is not applied yet; ``missed``: how many were. ``has_names``:
-    some document is there, ``has_text``: some text is. ``malformed``: keys that name no document.
-    """
-
-    __slots__ = ("changes", "has_names", "has_text", "malformed", "missed")
-
-    def __init__(self) -> None:
-        self.changes: dict[DocumentKey, Raw] = {}
-        self.malformed: set[bytes] = set()
-        self.has_names = False
-        self.has_text = False
-        self.missed = 0
 
 
 class RedisSource:
@@ -306,19 +293,17 @@ class RedisSource:
             self._wake.clear()
             await asyncio.sleep(SETTLE_S)
 
-    async def _read_changes(
-        self, reader: Link, malformed: set[bytes] | None = None
-    ) -> dict[DocumentKey, Raw]:
+    async def _read_changes(self, reader: Link, malformed: set[bytes] | None = None) -> Page:
         """Read and apply what the listener has named; return it, and add to `malformed` what names no document."""
         self._wake.clear()
         raw_keys, self._dirty = self._dirty, set()
-        pairs = list(self._keys.parse(raw_keys, malformed).items())
-        changes: dict[DocumentKey, Raw] = {}
-        for start in range(0, len(pairs), PAGE_KEYS):
-            changes.update(await fetch(reader, dict(pairs[start : start + PAGE_KEYS])))
+        named = self._keys.parse(raw_keys, malformed)
+        page: Page = []
+        for start in range(0, len(named), PAGE_KEYS):
+            page += await fetch(reader, named[start : start + PAGE_KEYS])
         await self._keys.recheck(reader, raw_keys)
-        await self._apply(changes)
-        return changes
+        await self._apply(dict(page))
+        return page
 
     async def _read_all(self, reader: Link, pause_s: float = 0.0) -> None:
         while not await self._scan(reader, pause_s):
@@ -331,17 +316,15 @@ class RedisSource:
         self._dirty.clear()
         history = await read_history(reader)
         in_force = self._configuration.documents
-        found = _FullRead()
+        found = FullRead()
         loads = self._loads
-        # First what is in Redis and not in force, then what is in force: each document is read once, and all that are
-        # gone are found, without a list of a million names.
         known = in_force.pages(PAGE_KEYS)
-        if not await self._read_pages(reader, self._new_pages(reader, found), found, pause_s):
+        new_names = NewNames(self._configuration, self._keys, found)
+        if not await self._read_pages(reader, new_names, found, pause_s):
             return False
         # In an empty Redis nobody asks for a million documents by name, at every comparison again.
-        if found.has_names and not await self._read_pages(
-            reader, self._known_pages(known, found), found, pause_s
-        ):
+        known_names = KnownNames(self._configuration, known, found)
+        if found.has_names and not await self._read_pages(reader, known_names, found, pause_s):
             return False
         if not found.has_text:
             await self._load_saved()
@@ -362,64 +345,40 @@ class RedisSource:
         self.suspect_empty = False
         return True
 
-    async def _read_pages(
-        self,
-        reader: Link,
-        pages: AsyncGenerator[dict[DocumentKey, bytes], None],
-        found: _FullRead,
-        pause_s: float,
-    ) -> bool:
-        """Read documents page by page, and gather what differs; False: Redis was flushed meanwhile."""
-        in_force, refused = self._configuration.documents, self._configuration.bad
+    async def _read_pages(self, reader: Link, names: Names, found: FullRead, pause_s: float) -> bool:
+        """Read documents page by page, and gather what differs; False: Redis was flushed meanwhile.
+
+        The first read of a connection asks for a page ahead. What it holds then may be older than a change, but none
+        is overtaken: until that read has ended and all of it is applied, changes are only gathered
+        (`_read_changes` comes later), so each is read again after whatever was read before it was told.
+        """
         many = len(found.changes) + MANY_CHANGES
-        async with aclosing(pages):
+        async with aclosing(read_pages(reader, names, ahead=not self.connected)) as pages:
             async for page in pages:
-                for key, text in (await fetch(reader, page)).items():
-                    found.has_text = found.has_text or isinstance(text, bytes)
-                    if key in refused or text != in_force.get(key):
-                        found.changes[key] = text
+                found.note(page)
+                rest = page
+                if not self._configuration.snapshot.ready:
+                    # Nobody is served yet, and all that comes is one batch, whatever its parts are.
+                    consumers, rest = take_consumers(page)
+                    if consumers:
+                        await self._apply(consumers)
+                found.changes.update(self._configuration.differing(rest))
                 await asyncio.sleep(pause_s)
                 if self._is_flushed:
                     return False
                 if self._wake.is_set() and self.connected and not self.suspect_empty:
                     # A change does not wait for a comparison to end, and what it has read is newer.
-                    for key, text in (await self._read_changes(reader, found.malformed)).items():
-                        found.changes.pop(key, None)
-                        found.has_names = found.has_names or text is not None
-                        found.has_text = found.has_text or isinstance(text, bytes)
+                    found.overtake(await self._read_changes(reader, found.malformed))
                 if len(found.changes) >= many:
-                    consumers = _take_present_consumers(found.changes)
-                    found.missed += self._not_refused(consumers)
-                    await self._apply(consumers)
+                    present = found.take_present_consumers()
+                    found.missed += self._not_refused(present)
+                    await self._apply(present)
                     many = len(found.changes) + MANY_CHANGES
         return True
 
     def _not_refused(self, changes: Iterable[DocumentKey]) -> int:
         refused = self._configuration.bad
         return sum(key not in refused for key in changes)
-
-    async def _new_pages(
-        self, reader: Link, found: _FullRead
-    ) -> AsyncGenerator[dict[DocumentKey, bytes], None]:
-        """Yield the documents in Redis that are not in force, by the names that it tells."""
-        in_force = self._configuration.documents
-        async with aclosing(scan(reader)) as pages:
-            async for page in pages:
-                keys = self._keys.parse(page, found.malformed)
-                found.has_names = found.has_names or bool(keys)
-                new = [one for one in keys.items() if one[0] not in in_force and one[0] not in found.changes]
-                for start in range(0, len(new) or 1, PAGE_KEYS):
-                    yield dict(new[start : start + PAGE_KEYS])
-
-    async def _known_pages(
-        self, known: Iterable[list[DocumentKey]], found: _FullRead
-    ) -> AsyncGenerator[dict[DocumentKey, bytes], None]:
-        """Yield the `known` documents, and those that are refused and were not in Redis."""
-        for names in known:
-            yield {key: redis_key(key).encode() for key in names if key not in found.changes}
-        refused = [key for key in self._configuration.bad if key not in found.changes]
-        for start in range(0, len(refused), PAGE_KEYS):
-            yield {key: redis_key(key).encode() for key in refused[start : start + PAGE_KEYS]}
 
     def _is_emptiness_meant(self, history: bytes | None, was_flushed: bool) -> bool:
         if not self._configuration.documents or not self._configuration.snapshot.ready:
@@ -439,27 +398,20 @@ class RedisSource:
             )
         self.suspect_empty = True
 
-    async def _apply(self, changes: dict[DocumentKey, Raw], *, is_all: bool = False) -> None:
+    async def _apply(self, changes: dict[DocumentKey, Raw] | Page, *, is_all: bool = False) -> None:
+        """Put documents in force; a page may hold consumers only."""
         async with self._apply_lock:
             configuration = self._configuration
             revision = configuration.revision
-            if changes or (is_all and not configuration.snapshot.ready):
+            if isinstance(changes, list):
+                await _finish(configuration.take_consumers_steps(changes))
+            elif changes or (is_all and not configuration.snapshot.ready):
                 await _finish(configuration.apply_steps(changes, becomes_ready=is_all))
             is_whole = configuration.snapshot.ready
             if self._state_dir is not None and is_whole and configuration.revision != revision:
                 self._state_dir.note_change()
         self.last_sync_at = time.time()
         self._current_at = time.monotonic()
-
-
-def _take_present_consumers(changes: dict[DocumentKey, Raw]) -> dict[DocumentKey, Raw]:
-    """Move the consumers that are there out of `changes`."""
-    taken: dict[DocumentKey, Raw] = {
-        key: raw for key, raw in changes.items() if key.kind == "consumer" and raw is not None
-    }
-    for key in taken:
-        del changes[key]
-    return taken
 
 
 async def _finish(steps: Steps) -> None:

@@ -19,6 +19,9 @@ from redis.exceptions import ConnectionError, InvalidResponse  # noqa: A004  # s
 _CHUNK_BYTES = 262_144
 _MAX_LINE_BYTES = 65_536
 _is_header = re.compile(rb"[*$](-1|[0-9]{1,10})").fullmatch
+_MAX_DIGITS = 10
+_SIZES = [b"$%d" % size for size in range(256)]
+_NULLS = (b"$-1", b"_")
 
 
 class TooLarge(NamedTuple):
@@ -32,25 +35,33 @@ Text = bytes | TooLarge | None
 
 def pack_command(words: Sequence[str | bytes | int]) -> bytes:
     """Return a command as it goes over the wire: an array of bulk strings."""
-    raw = [word if isinstance(word, bytes) else str(word).encode() for word in words]
-    return b"*%d\r\n" % len(raw) + b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in raw])
+    lines = [b"*%d" % len(words)]
+    for word in words:
+        raw = word if isinstance(word, bytes) else str(word).encode()
+        size = len(raw)
+        lines.append(_SIZES[size] if size < len(_SIZES) else b"$%d" % size)
+        lines.append(raw)
+    lines.append(b"")
+    return b"\r\n".join(lines)
 
 
 class TextsReader:
-    """Reads one reply. Only for a connection on which nothing but that reply can come."""
+    """Reads replies, one by one. Only for a connection on which nothing but those can come."""
 
-    __slots__ = ("_at", "_data", "_max_bytes", "_stream")
+    __slots__ = ("_at", "_data", "_is_new", "_max_bytes", "_stream")
 
     def __init__(self, stream: asyncio.StreamReader, max_bytes: int) -> None:
         self._stream = stream
         self._max_bytes = max_bytes
         self._data = b""
         self._at = 0
+        self._is_new = False  # whether there is data that nobody has cut into lines
 
     async def texts(self) -> list[Text]:
         """Return an array of texts, such as MGET's reply."""
         count = await self._header(b"*")
         found: list[Text] = []
+        self._is_new = True
         while len(found) < count:
             self._take_whole(found, count)
             if len(found) < count:
@@ -68,6 +79,9 @@ class TextsReader:
 
     def _take_whole(self, found: list[Text], count: int) -> None:
         """Take the texts that have arrived whole and need no second look."""
+        if self._is_new:
+            self._is_new = False
+            self._take_lines(found, count)
         data, at = self._data, self._at
         max_bytes = self._max_bytes
         for _ in range(count - len(found)):
@@ -84,6 +98,38 @@ class TextsReader:
                 break
             found.append(data[start:end])
             at = end + 2
+        self._at = at
+
+    def _take_lines(self, found: list[Text], count: int) -> None:
+        """Take texts from the first on while each is one line, as a document mostly is.
+
+        All lines are cut at once, and most sizes are the one before: a third of what text by text costs.
+        """
+        at, max_bytes = self._at, self._max_bytes
+        lines = self._data[at:].split(b"\r\n", 2 * (count - len(found)))
+        last = len(lines) - 1  # what follows the last end of a line is no line yet
+        index = size = 0
+        header = b""
+        while index < last and len(found) < count:
+            line = lines[index]
+            if line != header:
+                if line in _NULLS:
+                    found.append(None)
+                    at += len(line) + 2
+                    index += 1
+                    continue
+                digits = line[1:]
+                if line[:1] != b"$" or len(digits) > _MAX_DIGITS or not digits.isdigit():
+                    break
+                header, size = line, int(digits)  # at most 10 ASCII digits, checked above
+                if size > max_bytes:
+                    break
+            index += 1
+            if index == last or len(lines[index]) != size:
+                break
+            found.append(lines[index])
+            at += len(header) + size + 4
+            index += 1
         self._at = at
 
     async def _text(self) -> Text:
@@ -124,6 +170,7 @@ class TextsReader:
             raise ConnectionError("Connection closed by server.")
         self._data = self._data[self._at :] + data
         self._at = 0
+        self._is_new = True
 
     async def _skip(self, size: int) -> None:
         have = len(self._data) - self._at

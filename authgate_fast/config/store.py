@@ -43,9 +43,12 @@ from authgate_fast.snapshot import Gateway, Snapshot
 
 if TYPE_CHECKING:
     from authgate_fast.auth.interface import Authenticator
+    from authgate_fast.config.pages import Page
     from authgate_fast.model_auth import Auth
 
 __all__ = ["Configuration", "Raw", "check_documents"]
+
+_IS_WORKING = "the steps of one change must end before the next begins"
 
 
 class _House:
@@ -151,6 +154,16 @@ class Configuration:
         """Do what `apply` does, in steps."""
         return self._work(changes, is_all=False, becomes_ready=becomes_ready)
 
+    def take_consumers_steps(self, news: list[tuple[DocumentKey, Raw]]) -> Steps:
+        """Do what `apply_steps` does, for consumers alone, each there once."""
+        if self._is_working:
+            raise RuntimeError(_IS_WORKING)
+        self._is_working = True
+        try:
+            yield from self._take_consumers(news)
+        finally:
+            self._is_working = False
+
     def replace_all(self, documents: Mapping[DocumentKey, bytes | Unreadable]) -> None:
         """Make `documents` the whole configuration; only what differs is worked on."""
         for _ in self.replace_all_steps(documents):
@@ -159,6 +172,10 @@ class Configuration:
     def replace_all_steps(self, documents: Mapping[DocumentKey, bytes | Unreadable]) -> Steps:
         """Do what `replace_all` does, in steps."""
         return self._work(documents, is_all=True, becomes_ready=True)
+
+    def differing(self, page: Page) -> Page:
+        """Return those of some documents that are not in force as they are given, or are refused."""
+        return self._intake.differing(page)
 
     def report_malformed(self, key_text: str, message: str) -> None:
         """Report a Redis key under our prefixes that names no document; said once in the log."""
@@ -171,7 +188,7 @@ class Configuration:
 
     def _work(self, given: Mapping[DocumentKey, Raw], *, is_all: bool, becomes_ready: bool) -> Steps:
         if self._is_working:
-            raise RuntimeError("the steps of one change must end before the next begins")
+            raise RuntimeError(_IS_WORKING)
         self._is_working = True
         try:
             consumers: list[tuple[DocumentKey, Raw]] = []
@@ -180,8 +197,12 @@ class Configuration:
                 (consumers if key.kind == "consumer" else others).append((key, raw))
             is_news = self._intake.is_news
             for count, (key, raw) in enumerate(given.items(), 1):
-                if is_news(key, raw):
-                    (consumers if key.kind == "consumer" else others).append((key, raw))
+                if key[0] == "consumer":
+                    # `take_consumers` leaves out what is no news; only of a whole configuration are there many.
+                    if not is_all or is_news(key, raw):
+                        consumers.append((key, raw))
+                elif is_news(key, raw):
+                    others.append((key, raw))
                 if count % (STEP * 8) == 0:
                     yield
             yield from self._take_consumers(consumers)
@@ -197,11 +218,16 @@ class Configuration:
         """Change credentials in place, document by document; a snapshot has no part in it."""
         if not news:
             return
-        # Departures first: a key that moves from one consumer to another is then no clash. By names within a gateway,
-        # so that all workers agree on who was first; a million names sort in a second, a million keys in many.
-        news.sort(key=_consumer_name)
-        pending = chain((one for one in news if one[1] is None), (one for one in news if one[1] is not None))
         intake = self._intake
+        pending: Iterable[tuple[DocumentKey, Raw]] = news
+        if self.snapshot.ready:
+            # Departures first: a key that moves from one consumer to another is then no clash. By names within a
+            # gateway, so that all workers agree on who was first; a million names sort in a second, keys in many.
+            news.sort(key=_consumer_name)
+            gone = [one for one in news if one[1] is None]
+            if gone:
+                pending = chain(gone, (one for one in news if one[1] is not None))
+        pending = iter(pending)
         before = intake.changes
         try:
             while chunk := list(islice(pending, STEP)):
@@ -209,7 +235,7 @@ class Configuration:
                 intake.take_consumers(chunk, by_name=not self.snapshot.ready)
                 yield
         finally:
-            for gateway in dict.fromkeys(key.gateway for key, _ in news):
+            for gateway in dict.fromkeys([one[0][1] for one in news]):
                 intake.settle(gateway)
                 self._forget_if_empty(gateway)
             self.revision += intake.changes != before

@@ -324,14 +324,15 @@ async def test_saved_documents_that_come_in_force_during_the_first_read_are_comp
     client.delete("authgate:consumer:shop:old")
     put(client, new={})
     monkeypatch.setattr(redis_source, "STATE_GRACE_S", 0.0)
-    scan = redis_source.scan
+    answers = redis_link.Link.answers
 
-    async def late(link: Any) -> Any:
-        async for page in scan(link):
-            yield page
+    async def late(link: redis_link.Link) -> Any:
+        told, texts = await answers(link)
+        if told is not None:
             await eventually(lambda: it.configuration.snapshot.ready)
+        return told, texts
 
-    monkeypatch.setattr(redis_source, "scan", late)
+    monkeypatch.setattr(redis_link.Link, "answers", late)
     async with following(redis_server, state_dir=state, wait=False) as it:
         await eventually(lambda: it.accepts("old"))
         await eventually(lambda: it.source.connected)

@@ -14,6 +14,7 @@ import redis
 
 from authgate_fast.config import redis_source
 from authgate_fast.config.keys import DocumentKey
+from authgate_fast.config.redis_link import Link
 from authgate_fast.config.redis_source import RedisSource, RedisUrlError
 from authgate_fast.config.store import Configuration
 from tests.config.redis_kit import GATEWAY, ROUTE, consumer, eventually, following, put
@@ -79,19 +80,19 @@ class Watched:
     """What a source reads and applies."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.read: list[DocumentKey] = []
+        self.read: list[bytes] = []
         self.applied: list[tuple[int, bool]] = []
-        fetch, apply = redis_source.fetch, RedisSource._apply
+        ask, apply = Link.ask, RedisSource._apply
 
-        async def watched_fetch(link: Any, keys: dict[DocumentKey, bytes]) -> Any:
-            self.read += keys
-            return await fetch(link, keys)
+        async def watched_ask(link: Link, scan: Any, mget: Any) -> None:
+            self.read += [] if mget is None else mget[1:]
+            await ask(link, scan, mget)
 
         async def watched_apply(source: RedisSource, changes: Any, *, is_all: bool = False) -> None:
             self.applied.append((len(changes), is_all))
             await apply(source, changes, is_all=is_all)
 
-        monkeypatch.setattr(redis_source, "fetch", watched_fetch)
+        monkeypatch.setattr(Link, "ask", watched_ask)
         monkeypatch.setattr(RedisSource, "_apply", watched_apply)
 
 
@@ -139,17 +140,18 @@ async def test_what_is_gone_is_found_by_comparison_in_a_large_configuration(
 
 
 def during_a_scan(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[], object]) -> None:
-    """Do something between the names of a full read and the documents in force."""
-    scan, scans = redis_source.scan, []
+    """Do something once the names of a full read are told and before the documents in force are read."""
+    answers, scans = Link.answers, []
 
-    async def interrupted(link: Any) -> Any:
-        scans.append(link)
-        async for page in scan(link):
-            yield page
+    async def interrupted(link: Link) -> Any:
+        told, texts = await answers(link)
+        if told is not None and told[0] == b"0":
+            scans.append(link)
             if len(scans) == number:
                 act()
+        return told, texts
 
-    monkeypatch.setattr(redis_source, "scan", interrupted)
+    monkeypatch.setattr(Link, "answers", interrupted)
 
 
 async def test_what_is_renamed_during_a_comparison_stays_in_force(
@@ -212,21 +214,20 @@ async def test_a_configuration_that_is_gone_before_it_was_whole_is_no_loss(
     redis_server: RedisServer, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_many(client, 2_000)
-    monkeypatch.setattr(redis_source, "MANY_CHANGES", 100)
-    scan, pages = redis_source.scan, []
+    answers, flushed = Link.answers, []
 
-    async def interrupted(link: Any) -> Any:
-        async for page in scan(link):
-            yield page
-            pages.append(page)
-            if len(pages) == 1:
-                assert it.size > 0
-                client.flushall()
+    async def interrupted(link: Link) -> Any:
+        if it.size > 0 and not flushed:
+            flushed.append(it.size)
+            client.flushall()
+            await asyncio.sleep(0.05)  # let it be told
+        return await answers(link)
 
-    monkeypatch.setattr(redis_source, "scan", interrupted)
+    monkeypatch.setattr(Link, "answers", interrupted)
     async with following(redis_server, wait=False) as it:
         await eventually(lambda: it.source.connected)
         assert it.configuration.snapshot.ready
+        assert flushed
         assert it.size == 0
         assert not it.source.suspect_empty
 

@@ -97,7 +97,11 @@ async def test_a_real_redis_is_read_and_the_connection_goes_on(redis_server: Red
         assert await link.texts("MGET", *values, "absent", "list") == [*values.values(), None, None]
         found, cursor = set(), b"0"
         while True:
-            cursor, page = await link.page("SCAN", cursor, "MATCH", "k*", "COUNT", 50)
+            await link.ask(("SCAN", cursor, "MATCH", "k*", "COUNT", 50), ("MGET", "k3", "absent"))
+            told, texts = await link.answers()
+            assert texts == [values[b"k3"], None]
+            assert told is not None
+            cursor, page = told
             found.update(page)
             if cursor == b"0":
                 break
