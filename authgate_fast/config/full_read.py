@@ -59,10 +59,11 @@ class FullRead:
 class NewNames:
     """Asks for all names that Redis has, and for the documents among them that are not in force."""
 
-    __slots__ = ("_cursor", "_found", "_in_force", "_keys", "_waiting")
+    __slots__ = ("_cursor", "_found", "_in_force", "_is_first", "_keys", "_waiting")
 
     def __init__(self, configuration: Configuration, keys: KeyReader, found: FullRead) -> None:
         self._in_force = configuration.documents
+        self._is_first = not self._in_force
         self._keys = keys
         self._found = found
         self._cursor: bytes | None = b"0"
@@ -78,7 +79,7 @@ class NewNames:
         named = self._keys.parse(raw_keys, self._found.malformed)
         self._found.has_names = self._found.has_names or bool(named)
         changes = self._found.changes
-        new = self._in_force.lacking(named)
+        new = named if self._is_first else self._in_force.lacking(named)
         self._waiting += [one for one in new if one[0] not in changes] if changes else new
 
 

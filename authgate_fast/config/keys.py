@@ -22,7 +22,7 @@ _GATEWAY_KEY = re.compile(rf"authgate:gateway:({NAME_PATTERN})")
 _OTHER_KEY = re.compile(rf"authgate:(service|route|consumer):({NAME_PATTERN}):({NAME_PATTERN})")
 _CONSUMER: Final = b"authgate:consumer:"
 _NAME_BYTES: Final = b"abcdefghijklmnopqrstuvwxyz0123456789._-"
-_NOT_FIRST: Final = b"._-"
+_NOT_FIRST: Final = (0x2D, 0x2E, 0x5F)
 _MAX_NAME_BYTES: Final = 63
 _MAX_GATEWAYS: Final = 1_024
 
@@ -81,30 +81,36 @@ class ConsumerKeys:
         """Return the well-formed keys of consumers with what they name, and all other keys."""
         found: list[tuple[DocumentKey, bytes]] = []
         others: list[bytes] = []
-        gateways = self._gateways
         make = tuple.__new__  # what a NamedTuple does itself, in a third of the time
+        prefix, gateway = b"", ""  # of the last one: mostly the next has them too
         for raw in raw_keys:
-            start = raw.rfind(b":") + 1
-            gateway = gateways.get(raw[:start])
-            if gateway is None:
-                if not raw.startswith(_CONSUMER) or (gateway := self._gateway(raw)) is None:
-                    others.append(raw)
-                    continue
-                gateways[raw[:start]] = gateway
-            name = raw[start:]
-            is_good = 0 < len(name) <= _MAX_NAME_BYTES and not name.translate(None, _NAME_BYTES)
-            if is_good and name[:1] not in _NOT_FIRST:
+            if not gateway or not raw.startswith(prefix):
+                prefix = raw[: raw.rfind(b":") + 1]
+                gateway = self._gateway(raw, prefix)
+            name = raw[len(prefix) :]
+            if gateway and _is_consumer_name(name):
                 found.append((make(DocumentKey, ("consumer", gateway, name.decode("ascii"))), raw))
             else:
                 others.append(raw)
         return found, others
 
-    def _gateway(self, raw: bytes) -> str | None:
-        """Return the gateway of a consumer's key; None if it is not well-formed."""
-        key = parse_redis_key(raw.decode("ascii", "replace"))
-        if len(self._gateways) >= _MAX_GATEWAYS:
-            self._gateways.clear()
-        return None if key is None else key.gateway
+    def _gateway(self, raw: bytes, prefix: bytes) -> str:
+        """Return the gateway of a consumer's key; "" if it is none, or not well-formed."""
+        gateway = self._gateways.get(prefix)
+        if gateway is None:
+            key = parse_redis_key(raw.decode("ascii", "replace")) if raw.startswith(_CONSUMER) else None
+            if key is None:
+                return ""
+            if len(self._gateways) >= _MAX_GATEWAYS:
+                self._gateways.clear()
+            gateway = self._gateways[prefix] = key.gateway
+        return gateway
+
+
+def _is_consumer_name(name: bytes) -> bool:
+    if not name or len(name) > _MAX_NAME_BYTES or name.translate(None, _NAME_BYTES):
+        return False
+    return name[0] not in _NOT_FIRST
 
 
 def label(key: DocumentKey) -> str:

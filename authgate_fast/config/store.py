@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Configuration", "Raw", "check_documents"]
 
+_CONSUMERS_STEP = 250
+"""How many consumers are worked on between two steps; at most some 3 ms of work, and mostly below 1."""
 _IS_WORKING = "the steps of one change must end before the next begins"
 
 
@@ -230,7 +232,7 @@ class Configuration:
         pending = iter(pending)
         before = intake.changes
         try:
-            while chunk := list(islice(pending, STEP)):
+            while chunk := list(islice(pending, _CONSUMERS_STEP)):
                 # All that is there at the start is one batch, however it comes.
                 intake.take_consumers(chunk, by_name=not self.snapshot.ready)
                 yield

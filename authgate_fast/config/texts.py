@@ -11,7 +11,7 @@ import re
 from binascii import hexlify, unhexlify
 from collections.abc import Iterator, MutableMapping
 from sys import intern
-from typing import Any
+from typing import Any, Final
 
 from authgate_fast.config.keys import DocumentKey
 
@@ -20,113 +20,103 @@ MAX_FRAME_BYTES = 1_024
 MAX_SEEN_ONCE = 1_024
 
 _find_hash = re.compile(rb"(?<=\")[0-9a-f]{64}(?=\")").search
-_AS_IT_IS = b"\0\0"
-_PREFIX_BYTES = 2
-_HASH_DIGITS = 64
-_HASH_BYTES = b"0123456789abcdef"
+_AS_IT_IS: Final = b"\0\0"
+_PREFIX_BYTES: Final = 2
+_HASH_DIGITS: Final = 64
+_HASH_BYTES: Final = b"0123456789abcdef"
+_NONE: Final[dict[str, bytes]] = {}
 
 Frame = tuple[bytes, bytes]
 """What stands before and behind the hash."""
 
 
-class _Form:
-    """A frame whose texts are all good: each gives its consumer the one key whose hash stands in it, and no more."""
+class _Known:
+    """A frame in use: its prefix, and how many texts have it.
 
-    __slots__ = ("before", "behind", "prefix", "size")
+    ``is_plain``: all texts in it are good, and each gives its consumer the one key whose hash stands in it and no more.
+    """
+
+    __slots__ = ("before", "behind", "is_plain", "prefix", "size", "uses")
 
     def __init__(self, frame: Frame, prefix: bytes) -> None:
         self.before, self.behind = frame
         self.prefix = prefix
         self.size = len(self.before) + _HASH_DIGITS + len(self.behind)
+        self.uses = 0
+        self.is_plain = False
 
 
 class _Frames:
     """The frames in use, each known by a prefix of two bytes. A frame counts from its second use on, so that one which
     no other consumer has costs nothing; a consumer's first text in a frame is held as it is.
-
-    ``_forms`` are those that are `learned`; ``_last_forms`` holds the last one of each size, to be tried first.
     """
 
-    __slots__ = ("_forms", "_frames", "_free", "_last_forms", "_prefixes", "_seen_once", "_uses")
+    __slots__ = ("_by_frame", "_by_prefix", "_free", "_last_plain", "_seen_once")
 
     def __init__(self) -> None:
-        self._prefixes: dict[Frame, bytes] = {}
-        self._frames: dict[bytes, Frame] = {}
-        self._uses: dict[bytes, int] = {}
+        self._by_frame: dict[Frame, _Known] = {}
+        self._by_prefix: dict[bytes, _Known] = {}
         self._free = [number.to_bytes(_PREFIX_BYTES) for number in range(MAX_FRAMES, 0, -1)]
         self._seen_once: set[Frame] = set()
-        self._forms: dict[bytes, _Form] = {}
-        self._last_forms: dict[int, _Form] = {}
-
-    def learn(self, prefix: bytes) -> None:
-        """Note that all texts of a frame in use are good (`_Form`)."""
-        self._forms[prefix] = _Form(self._frames[prefix], prefix)
-
-    def is_learned(self, prefix: bytes) -> bool:
-        return prefix in self._forms
-
-    def pack(self, text: bytes) -> bytes | None:
-        """Return how a text in a learned frame is held, without counting a use; None for any other text."""
-        form = self._last_forms.get(len(text))
-        if form is not None and text.startswith(form.before) and text.endswith(form.behind):
-            start = len(form.before)
-            digits = text[start : start + _HASH_DIGITS]
-            if not digits.translate(None, _HASH_BYTES):
-                return form.prefix + unhexlify(digits)
-        if not self._forms:
-            return None
-        found = _find_hash(text)
-        if found is None:
-            return None
-        start, end = found.span()
-        form = self._forms.get(self._prefixes.get((text[:start], text[end:]), _AS_IT_IS))
-        if form is None:
-            return None
-        self._last_forms[form.size] = form
-        return form.prefix + unhexlify(text[start:end])
-
-    def count(self, prefix: bytes) -> None:
-        """Count a use of a frame that is in use."""
-        self._uses[prefix] += 1
+        self._last_plain: dict[int, _Known] = {}
+        """The plain one that was met last, by the size of its texts: mostly the next text of that size has it too."""
 
     def take(self, frame: Frame) -> bytes:
         """Return the frame's prefix and count a use; `_AS_IT_IS` where a text is better held whole."""
-        prefix = self._prefixes.get(frame)
-        if prefix is None:
-            prefix = self._new(frame)
-            if prefix is _AS_IT_IS:
-                return prefix
-        self._uses[prefix] += 1
-        return prefix
+        known = self._by_frame.get(frame)
+        if known is None:
+            known = self._new(frame)
+            if known is None:
+                return _AS_IT_IS
+        known.uses += 1
+        return known.prefix
 
     def release(self, prefix: bytes) -> None:
         """Count a use less; a frame that nothing uses is forgotten."""
-        self._uses[prefix] -= 1
-        if not self._uses[prefix]:
-            del self._uses[prefix], self._prefixes[self._frames.pop(prefix)]
+        known = self._by_prefix[prefix]
+        known.uses -= 1
+        if not known.uses:
+            del self._by_prefix[prefix], self._by_frame[(known.before, known.behind)]
             self._free.append(prefix)
-            form = self._forms.pop(prefix, None)
-            if form is not None and self._last_forms.get(form.size) is form:
-                del self._last_forms[form.size]
+            if self._last_plain.get(known.size) is known:
+                del self._last_plain[known.size]
 
-    def frame(self, prefix: bytes) -> Frame:
-        return self._frames[prefix]
+    def known(self, prefix: bytes) -> _Known:
+        return self._by_prefix[prefix]
+
+    def plain(self, text: bytes) -> tuple[_Known, bytes] | None:
+        """Return the plain frame of a text, and the digest in it; None if its frame is not known as plain."""
+        known = self._last_plain.get(len(text))
+        if known is not None and text.startswith(known.before) and text.endswith(known.behind):
+            start = len(known.before)
+            digits = text[start : start + _HASH_DIGITS]
+            if not digits.translate(None, _HASH_BYTES):
+                return known, unhexlify(digits)
+        found = _find_hash(text) if self._by_frame else None
+        if found is None:
+            return None
+        start, end = found.span()
+        known = self._by_frame.get((text[:start], text[end:]))
+        if known is None or not known.is_plain:
+            return None
+        self._last_plain[known.size] = known
+        return known, unhexlify(text[start:end])
 
     def __len__(self) -> int:
-        return len(self._frames)
+        return len(self._by_frame)
 
-    def _new(self, frame: Frame) -> bytes:
+    def _new(self, frame: Frame) -> _Known | None:
         if not self._free or len(frame[0]) + len(frame[1]) > MAX_FRAME_BYTES:
-            return _AS_IT_IS
+            return None
         if frame not in self._seen_once:
             if len(self._seen_once) >= MAX_SEEN_ONCE:
                 self._seen_once.clear()
             self._seen_once.add(frame)
-            return _AS_IT_IS
+            return None
         self._seen_once.discard(frame)
-        prefix = self._free.pop()
-        self._prefixes[frame], self._frames[prefix], self._uses[prefix] = prefix, frame, 0
-        return prefix
+        known = _Known(frame, self._free.pop())
+        self._by_frame[frame] = self._by_prefix[known.prefix] = known
+        return known
 
 
 class Texts(MutableMapping[DocumentKey, bytes]):
@@ -198,15 +188,17 @@ class Texts(MutableMapping[DocumentKey, bytes]):
 
         Return the key's digest; None if nothing was done, and the text must be read.
         """
-        held = self._frames.pack(text)
-        if held is None:
+        plain = self._frames.plain(text)
+        if plain is None:
             return None
+        known, digest = plain
+        held = known.prefix + digest
         consumers = self._consumers.get(key[1])
         if consumers is None or consumers.setdefault(key[2], held) is not held:
             return None
         self._count += 1
-        self._frames.count(held[:_PREFIX_BYTES])
-        return held[_PREFIX_BYTES:]
+        known.uses += 1
+        return digest
 
     def learn(self, key: DocumentKey, digest: bytes) -> None:
         """Note that a consumer's text, which is held, gives it the key of `digest` and nothing else that it claims.
@@ -216,15 +208,22 @@ class Texts(MutableMapping[DocumentKey, bytes]):
         """
         held = self._consumers[key[1]][key[2]]
         prefix = held[:_PREFIX_BYTES]
-        if prefix == _AS_IT_IS or self._frames.is_learned(prefix) or held[_PREFIX_BYTES:] != digest:
+        if prefix == _AS_IT_IS or held[_PREFIX_BYTES:] != digest:
             return
-        around = b"\0".join(self._frames.frame(prefix))
-        if b"\\" not in around and hexlify(digest) not in around.lower():
-            self._frames.learn(prefix)
+        known = self._frames.known(prefix)
+        if not known.is_plain:
+            around = known.before + b" " + known.behind
+            known.is_plain = b"\\" not in around and hexlify(digest) not in around.lower()
 
     def lacking(self, keys: list[tuple[DocumentKey, bytes]]) -> list[tuple[DocumentKey, bytes]]:
         """Return those of some keys, with what comes with them, that are not here."""
-        return [one for one in keys if one[0] not in self]
+        others, consumers = self._others, self._consumers
+        lacking: list[tuple[DocumentKey, bytes]] = []
+        for one in keys:
+            key = one[0]
+            if key[2] not in consumers.get(key[1], _NONE) if key[0] == "consumer" else key not in others:
+                lacking.append(one)
+        return lacking
 
     def pages(self, size: int) -> Iterator[list[DocumentKey]]:
         """Return the documents there are now, `size` at a time; until a page is asked for, its own may be gone."""
@@ -238,14 +237,14 @@ class Texts(MutableMapping[DocumentKey, bytes]):
             return _AS_IT_IS + text
         start, end = found.span()
         prefix = self._frames.take((text[:start], text[end:]))
-        return _AS_IT_IS + text if prefix is _AS_IT_IS else prefix + unhexlify(text[start:end])
+        return _AS_IT_IS + text if prefix == _AS_IT_IS else prefix + unhexlify(text[start:end])
 
     def _unpack(self, held: bytes) -> bytes:
         prefix, rest = held[:_PREFIX_BYTES], held[_PREFIX_BYTES:]
         if prefix == _AS_IT_IS:
             return rest
-        before, behind = self._frames.frame(prefix)
-        return before + hexlify(rest) + behind
+        known = self._frames.known(prefix)
+        return known.before + hexlify(rest) + known.behind
 
     def _release(self, held: bytes) -> None:
         prefix = held[:_PREFIX_BYTES]

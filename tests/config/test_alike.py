@@ -24,6 +24,7 @@ def hash_of(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()
 
 
+PASSWORD = "$argon2id$v=19$m=16384,t=2,p=1$c29tZXNhbHQxMjM0NTY$9Hs4a5YvQ9rB8Jm5LxH5Rk4w1V1kz8M3uLk1m2n3o4p"
 FORMS = [
     '{"api_key_sha256": "%s"}',
     '{"api_key_sha256":"%s","enabled":true}',
@@ -43,6 +44,8 @@ FORMS = [
     '{"api_key_sha256": "%s", "api_key_sha256": "' + hash_of("0") + '"}',
     '{"api_key_sha256": "%s", "username": "somebody"}',
     '{"api_key_sha256": "%s", "unknown": 1}',
+    '{"api_key_sha256": "%s", "password_hash": "' + PASSWORD + '"}',
+    '{"api_key_sha256": "%s", "passwords": [{"id": "a", "hash": "' + PASSWORD + '"}]}',
     '{"api_key_sha256": "%s"',
     '["%s"]',
     '"%s"',
@@ -72,10 +75,12 @@ class Oracle:
 
 
 def state_of(configuration: Configuration) -> tuple[object, ...]:
-    keys = configuration.snapshot.gateways["shop"].consumers.keys
+    consumers = configuration.snapshot.gateways["shop"].consumers
+    keys = consumers.keys
     identities = {digest: keys.get(digest) for digest in keys.holders}
     return (
         dict(keys.holders),
+        {username: user.consumer for username, user in consumers.users.items()},
         {digest: identity and identity.identity_lines for digest, identity in identities.items()},
         {key: text.rstrip() for key, text in configuration.documents.items() if key.kind == "consumer"},
         set(configuration.bad),
@@ -120,11 +125,11 @@ def test_what_is_like_others_comes_out_as_if_it_had_been_read(
     assert state_of(alike) == state_of(unlike)
 
 
-def held(form: str, *digits: str) -> list[bytes | None]:
+def held(form: str, *digits: str, taught: str = "012") -> list[bytes | None]:
     """Show what each text, put in alone after three of its form, is taken for."""
     configuration = Configuration()
     configuration.replace_all(GATEWAY)
-    configuration.apply({consumer(f"t{n}"): text_of(form, str(n)) for n in range(3)})
+    configuration.apply({consumer(f"t{n}"): text_of(form, one) for n, one in enumerate(taught)})
     return [
         configuration.documents.add_alike(consumer(f"n{n}"), text_of(form, one))
         for n, one in enumerate(digits)
@@ -137,9 +142,10 @@ def test_a_hash_alone_makes_no_difference(form: str) -> None:
     assert held(form, "3", "zeros", "upper", "short", "no hex") == [digest, bytes(32), None, None, None]
 
 
-@pytest.mark.parametrize("form", [FORMS[2], *FORMS[7:13], *FORMS[14:]])
-def test_what_is_off_refused_or_has_its_hash_elsewhere_is_read_each_time(form: str) -> None:
-    assert held(form, "3") == [None]
+@pytest.mark.parametrize("taught", ["012", "000"])
+@pytest.mark.parametrize("form", [FORMS[2], FORMS[3], FORMS[5], *FORMS[7:13], *FORMS[14:]])
+def test_what_is_off_refused_or_has_its_hash_elsewhere_is_read_each_time(form: str, taught: str) -> None:
+    assert held(form, "3", taught=taught) == [None]
 
 
 def test_a_form_is_forgotten_with_the_last_that_has_it() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from authgate_fast.config.keys import DocumentKey
 from authgate_fast.config.redis_link import Link
 from authgate_fast.config.redis_source import RedisSource, RedisUrlError
 from authgate_fast.config.store import Configuration
-from tests.config.redis_kit import GATEWAY, ROUTE, consumer, eventually, following, put
+from tests.config.redis_kit import GATEWAY, ROUTE, consumer, eventually, following, key_of, put
 from tests.redis_server import RedisServer, running
 
 pytestmark = pytest.mark.redis
@@ -137,6 +138,26 @@ async def test_what_is_gone_is_found_by_comparison_in_a_large_configuration(
         put(client, fresh={})
         await eventually(lambda: it.size == 604 and it.accepts("fresh"))
         assert not it.configuration.refused
+
+
+async def test_keys_that_move_between_consumers_are_one_change_to_a_comparison(
+    redis_server: RedisServer,
+    client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    put_many(client, 2_000)
+    async with following(redis_server, compare_interval_s=0.3) as it:
+        monkeypatch.setattr(it.source, "_take_push", lambda push: None)  # nothing is told any more
+        keys = {
+            f"authgate:consumer:shop:c{number:04}": consumer(f"c{1_999 - number}") for number in range(2_000)
+        }
+        client.mset(keys)
+        holders = it.configuration.snapshot.gateways["shop"].consumers.keys.holders
+        digest = hashlib.sha256(key_of("c0").encode()).digest()
+        await eventually(lambda: holders.get(digest) == "c1999")
+        assert not it.configuration.refused
+        assert "not in force" not in caplog.text
 
 
 def during_a_scan(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[], object]) -> None:
