@@ -106,7 +106,7 @@ class Intake:
             after = new if isinstance(new, ConsumerDocument) else None
             self.credentials_of(key[1]).change(key[2], old_raw, after, by_name=by_name)
             self.keep(key, raw)
-            if after is not None:
+            if after is not None and documents.can_teach(key):
                 self._learn(key, after)
             self.changes += 1
 

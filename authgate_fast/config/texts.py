@@ -200,20 +200,22 @@ class Texts(MutableMapping[DocumentKey, bytes]):
         known.uses += 1
         return digest
 
+    def can_teach(self, key: DocumentKey) -> bool:
+        """Tell whether a consumer's text stands in a frame that others have, and nobody knows yet what it says."""
+        prefix = self._consumers[key[1]][key[2]][:_PREFIX_BYTES]
+        return prefix != _AS_IT_IS and not self._frames.known(prefix).is_plain
+
     def learn(self, key: DocumentKey, digest: bytes) -> None:
-        """Note that a consumer's text, which is held, gives it the key of `digest` and nothing else that it claims.
+        """Note that a consumer's text, which can teach, gives it the key of `digest` and nothing else that it claims.
 
         So does every other text that differs from it in the digits of that hash alone, and none of them needs to be
         read (`add_alike`). Sure is that where the digits stand there once, and no escape can hide others.
         """
         held = self._consumers[key[1]][key[2]]
-        prefix = held[:_PREFIX_BYTES]
-        if prefix == _AS_IT_IS or held[_PREFIX_BYTES:] != digest:
-            return
-        known = self._frames.known(prefix)
-        if not known.is_plain:
-            around = known.before + b" " + known.behind
-            known.is_plain = b"\\" not in around and hexlify(digest) not in around.lower()
+        known = self._frames.known(held[:_PREFIX_BYTES])
+        around = known.before + b" " + known.behind
+        if held[_PREFIX_BYTES:] == digest and b"\\" not in around:
+            known.is_plain = hexlify(digest) not in around.lower()
 
     def lacking(self, keys: list[tuple[DocumentKey, bytes]]) -> list[tuple[DocumentKey, bytes]]:
         """Return those of some keys, with what comes with them, that are not here."""

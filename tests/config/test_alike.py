@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from authgate_fast.config.credentials import Credentials
 from authgate_fast.config.keys import ConsumerKeys, DocumentKey, parse_redis_key
 from authgate_fast.config.store import Configuration
 from authgate_fast.config.texts import Texts
@@ -24,7 +25,7 @@ def hash_of(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()
 
 
-PASSWORD = "$argon2id$v=19$m=16384,t=2,p=1$c29tZXNhbHQxMjM0NTY$9Hs4a5YvQ9rB8Jm5LxH5Rk4w1V1kz8M3uLk1m2n3o4p"
+PASSWORD = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$" + "A" * 43
 FORMS = [
     '{"api_key_sha256": "%s"}',
     '{"api_key_sha256":"%s","enabled":true}',
@@ -152,10 +153,22 @@ def test_a_form_is_forgotten_with_the_last_that_has_it() -> None:
     configuration = Configuration()
     keys = [consumer(f"t{n}") for n in range(3)]
     texts = [text_of(FORMS[0], str(n)) for n in range(4)]
+    configuration.apply({consumer("other"): b"{}"})
     configuration.apply(dict(zip(keys, texts, strict=False)))
     configuration.apply(dict.fromkeys(keys))
     assert configuration.documents.add_alike(consumer("n"), texts[3]) is None
-    assert len(configuration.documents) == 0
+    assert list(configuration.documents) == [consumer("other")]
+
+
+def test_who_takes_a_key_from_another_is_known_by_it_at_once() -> None:
+    texts, digest = Texts(), bytes.fromhex(hash_of("0"))
+    credentials = Credentials("shop", texts)
+    for name in "za":
+        texts[consumer(name)] = text_of(FORMS[0], "0")
+        credentials.take_key(name, digest, by_name=True)
+        identity = credentials.consumers.keys.get(digest)
+        assert identity is not None
+        assert identity.consumer == name
 
 
 def test_alike_or_not_a_document_that_is_there_is_left_alone() -> None:
@@ -185,6 +198,7 @@ PARTS = ["authgate", "consumer", "route", "shop", "a", "-a", "", "A", "x" * 63, 
 def test_keys_of_consumers_are_those_that_parse_as_such(written: list[str]) -> None:
     texts = ["authgate:consumer:shop:a", "authgate:consumer:a:a", *written]
     texts += [f"authgate:consumer:{one}:{two}" for one, two in pairwise(written)]
+    texts += [f"authgate:consumer:shop:{name}" for name in PARTS]
     found, others = ConsumerKeys().split([text.encode() for text in texts])
     wanted = [(parse_redis_key(text), text.encode()) for text in texts]
     assert found == [(key, raw) for key, raw in wanted if key is not None and key.kind == "consumer"]

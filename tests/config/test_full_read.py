@@ -207,4 +207,32 @@ async def test_a_large_answer_of_scan_is_read_in_pages(
         assert it.size == 3 + COUNT
         assert max(sizes) == 40
         assert sum(sizes) == 3 + COUNT
-        assert scans.count(None) > len(scans) / 2  # names that wait are not added to
+        assert [scan is None for scan in scans[:3]] == [False, True, True]  # no more names while some wait
+
+
+async def test_what_a_comparison_has_found_is_forgotten_for_what_a_change_brings_newer(
+    redis_server: RedisServer, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with following(redis_server, compare_interval_s=0.3) as it:
+        take_push, differing = it.source._take_push, it.configuration.differing
+        found: list[Any] = []
+
+        def watched(page: Any) -> Any:
+            differs = differing(page)
+            if differs and not found:
+                found.append(differs)
+                monkeypatch.setattr(it.source, "_take_push", take_push)
+                client.set("authgate:consumer:shop:c7", consumer("newest"))
+                time.sleep(0.05)  # let it be told
+            return differs
+
+        monkeypatch.setattr(redis_source, "PAUSE_S", 0.02)
+        monkeypatch.setattr(it.configuration, "differing", watched)
+        monkeypatch.setattr(it.source, "_take_push", lambda push: None)  # this one is missed
+        client.set("authgate:consumer:shop:c7", consumer("newer"))
+        await eventually(lambda: it.accepts("newest"))
+        for _ in range(500):
+            await asyncio.sleep(0.001)
+            assert it.accepts("newest")
+            assert not it.accepts("newer")
+        assert found

@@ -50,6 +50,11 @@ async def test_a_page_is_read_wherever_it_is_cut() -> None:
         assert await read(reply, cut, TextsReader.page) == (b"288", [b"a", b"bb", b""])
 
 
+async def test_what_follows_a_reply_is_no_part_of_it() -> None:
+    for reply in (b"*2\r\n_\r\n$-1\r\n$1\r\na\r\n", b"*2\r\n$-1\r\n_\r\n_\r\n"):
+        assert await read(reply, len(reply), TextsReader.texts) == [None, None]
+
+
 async def test_a_reply_that_ends_early_is_a_lost_connection() -> None:
     for cut in range(len(MGET) - 1):
         with pytest.raises(ConnectionError):
