@@ -54,6 +54,7 @@ class StateDir:
         self._writes = writes
         self._changed = asyncio.Event()
         self._write_lock = threading.Lock()
+        self._turn = self._written_turn = 0
         self._last_error = ""
 
     def close(self) -> None:
@@ -91,21 +92,29 @@ class StateDir:
                 for piece in _encode(documents):
                     pieces.append(piece)
                     await asyncio.sleep(0)
-                if await asyncio.to_thread(self._write, pieces):
+                self._turn += 1
+                if await asyncio.to_thread(self._write, pieces, self._turn):
                     pending = False
                 else:
                     self._changed.set()
                     await asyncio.sleep(RETRY_S)
         finally:
             if pending or self._changed.is_set():
-                self._write(_encode(documents))
+                self._changed.clear()
+                self._turn += 1
+                self._write(_encode(documents), self._turn)
 
-    def _write(self, pieces: Iterable[bytes]) -> bool:
-        """Replace the file; tell whether that went well. A failure is said once, until it changes."""
+    def _write(self, pieces: Iterable[bytes], turn: int) -> bool:
+        """Replace the file; tell whether that went well. A failure is said once, until it changes.
+
+        A thread that comes late, when a later `turn` has been written, leaves the file as it is.
+        """
         # While workers are replaced two of them may write.
         file, temporary = self.path / FILE_NAME, self.path / f"{FILE_NAME}.{os.getpid()}.new"
         try:
             with self._write_lock:
+                if turn < self._written_turn:
+                    return True
                 fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
                 with open(fd, "wb") as stream:
                     stream.writelines(pieces)
@@ -113,6 +122,7 @@ class StateDir:
                     os.fsync(fd)
                 temporary.replace(file)
                 self._sync_directory()
+                self._written_turn = turn
         except OSError as error:
             why = error.strerror or str(error)
             if why != self._last_error:

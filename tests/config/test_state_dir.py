@@ -135,7 +135,7 @@ async def test_changes_are_written_while_it_runs_and_the_last_one_when_it_ends(s
 async def test_many_changes_become_few_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = StateDir(tmp_path, debounce_s=0.05)
     real, writes = state._write, []
-    monkeypatch.setattr(state, "_write", lambda pieces: writes.append(1) or real(pieces))
+    monkeypatch.setattr(state, "_write", lambda *write: writes.append(1) or real(*write))
     async with saving(state, texts_of(DOCUMENTS)):
         for _ in range(50):
             state.note_change()
@@ -143,6 +143,24 @@ async def test_many_changes_become_few_writes(tmp_path: Path, monkeypatch: pytes
         await eventually(lambda: state.load() == DOCUMENTS)
     assert len(writes) <= 3
     state.close()
+
+
+async def test_a_run_that_ends_in_a_change_leaves_nothing_for_the_next_one_to_write(state: StateDir) -> None:
+    async with saving(state, texts_of(DOCUMENTS)):
+        await asyncio.sleep(0)
+        state.note_change()
+    async with saving(state, texts_of({})):  # it has not read them yet
+        await asyncio.sleep(0.1)
+    assert state.load() == DOCUMENTS
+
+
+def test_a_thread_that_comes_late_does_not_bring_older_documents_back(state: StateDir) -> None:
+    newer, older = (
+        b'{"format":1,"documents":{"authgate:gateway:%b":"{}"}}' % name for name in (b"newer", b"older")
+    )
+    assert state._write([newer], 2)
+    assert state._write([older], 1)
+    assert [key.name for key in state.load()] == ["newer"]
 
 
 async def test_nothing_is_written_without_a_change(state: StateDir) -> None:
@@ -157,7 +175,7 @@ async def test_a_write_that_fails_is_said_once_and_tried_again(
     monkeypatch.setattr("authgate_fast.config.state_dir.RETRY_S", 0.01)
     attempts = []
     real = state._write
-    monkeypatch.setattr(state, "_write", lambda pieces: attempts.append(1) or real(pieces))
+    monkeypatch.setattr(state, "_write", lambda *write: attempts.append(1) or real(*write))
     (state.path / FILE_NAME).mkdir()  # as a full or broken disk does: the rename fails
     async with saving(state, texts_of(DOCUMENTS)):
         state.note_change()
