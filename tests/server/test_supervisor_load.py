@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -158,7 +159,11 @@ async def test_a_worker_that_is_told_to_end_by_itself_is_replaced_and_loses_noth
 
 async def test_nothing_is_left_after_reloads_and_kills(node: Node, backend: Backend) -> None:
     def descriptors() -> list[str]:
-        return sorted(os.readlink(path) for path in Path(f"/proc/{node.pid}/fd").iterdir())
+        found = []
+        for path in Path(f"/proc/{node.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
+                found.append(os.readlink(path))
+        return sorted(found)
 
     def count() -> int:
         return len(descriptors())
