@@ -10,6 +10,8 @@ import re
 from collections.abc import AsyncGenerator, Container, Iterable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from redis.exceptions import InvalidResponse
+
 from authgate_fast.config.keys import KEY_PREFIXES, ConsumerKeys, DocumentKey, Unreadable, parse_redis_key
 from authgate_fast.config.pages import Named, Page, pair
 from authgate_fast.config.redis_link import Link
@@ -158,6 +160,8 @@ async def _ask(link: Link, question: Question | None) -> None:
 
 async def _whole(link: Link, named: Named, texts: list[Text]) -> Page:
     """Return the page that `texts` make; of what has none Redis says why."""
+    if len(texts) != len(named):
+        raise InvalidResponse(f"{len(texts)} values came for {len(named)} keys")
     page, absent = pair(named, texts)
     # MGET answers nil for a key of another type as for none at all.
     kinds = await link.call_many([("TYPE", raw) for _, raw in absent]) if absent else []

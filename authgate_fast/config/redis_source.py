@@ -303,6 +303,7 @@ class RedisSource:
             page += await fetch(reader, named[start : start + PAGE_KEYS])
         await self._keys.recheck(reader, raw_keys)
         await self._apply(dict(page))
+        self._note_sync()
         return page
 
     async def _read_all(self, reader: Link, pause_s: float = 0.0) -> None:
@@ -341,6 +342,7 @@ class RedisSource:
         self._keys.forget_all_but(in_force, found.malformed)
         if loads != self._loads:
             return False  # documents of the last run have come in force meanwhile, and nobody has looked for them
+        self._note_sync()
         self._history_read = self._history_of_documents = history
         self.suspect_empty = False
         return True
@@ -410,6 +412,9 @@ class RedisSource:
             is_whole = configuration.snapshot.ready
             if self._state_dir is not None and is_whole and configuration.revision != revision:
                 self._state_dir.note_change()
+
+    def _note_sync(self) -> None:
+        """Note that what is in force is what Redis held a moment ago."""
         self.last_sync_at = time.time()
         self._current_at = time.monotonic()
 

@@ -109,7 +109,7 @@ class TextsReader:
         lines = self._data[at:].split(b"\r\n", 2 * (count - len(found)))
         last = len(lines) - 1  # what follows the last end of a line is no line yet
         index = size = 0
-        header = b""
+        header = b"\r\n"  # no line is that
         while index < last and len(found) < count:
             line = lines[index]
             if line != header:

@@ -143,6 +143,9 @@ class Configuration:
         self._houses: dict[str, _House] = {}
         self._hosts = HostClaims()
         self._is_working = False
+        self._unsettled: set[str] = (
+            set()
+        )  # gateways whose consumers have changed, and clashes among them not been told
 
     def apply(self, changes: Mapping[DocumentKey, Raw], *, becomes_ready: bool = False) -> None:
         """Take `changes` in; None deletes. `becomes_ready`: with them the configuration is whole.
@@ -209,6 +212,7 @@ class Configuration:
                     yield
             yield from self._take_consumers(consumers)
             yield from self._take_others(others, becomes_ready=becomes_ready and not self.snapshot.ready)
+            self._settle()
         finally:
             self._is_working = False
 
@@ -237,10 +241,19 @@ class Configuration:
                 intake.take_consumers(chunk, by_name=not self.snapshot.ready)
                 yield
         finally:
-            for gateway in dict.fromkeys([one[0][1] for one in news]):
-                intake.settle(gateway)
+            gateways = dict.fromkeys([one[0][1] for one in news])
+            self._unsettled.update(gateways)
+            for gateway in gateways:
                 self._forget_if_empty(gateway)
+            self._settle()
             self.revision += intake.changes != before
+
+    def _settle(self) -> None:
+        """Report how clashes of consumers have changed; those of a start when all of it is there."""
+        if self.snapshot.ready:
+            for gateway in self._unsettled:
+                self._intake.settle(gateway)
+            self._unsettled.clear()
 
     def _house(self, gateway: str) -> _House:
         house = self._houses.get(gateway)

@@ -204,3 +204,18 @@ def test_keys_of_consumers_are_those_that_parse_as_such(written: list[str]) -> N
     assert found == [(key, raw) for key, raw in wanted if key is not None and key.kind == "consumer"]
     assert all(isinstance(key, DocumentKey) for key, _ in found)
     assert others == [raw for key, raw in wanted if key is None or key.kind != "consumer"]
+
+
+def test_clashes_of_a_start_are_told_once_when_all_of_it_is_there(caplog: pytest.LogCaptureFixture) -> None:
+    configuration = Configuration()
+    text = b'{"api_key_sha256": "%s"}' % hash_of("one").encode()
+    for name in ("c", "b", "a"):  # each page holds one that comes before the others by name
+        for _ in configuration.take_consumers_steps([(consumer(name), text)]):
+            pass
+    assert not configuration.refused
+    configuration.apply({}, becomes_ready=True)
+    assert sorted(configuration.refused) == ["consumer shop/b key default", "consumer shop/c key default"]
+    assert len(caplog.records) == 2
+    for _ in configuration.take_consumers_steps([(consumer("d"), text)]):
+        pass
+    assert len(configuration.refused) == 3, "afterwards at once"

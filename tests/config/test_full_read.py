@@ -236,3 +236,47 @@ async def test_what_a_comparison_has_found_is_forgotten_for_what_a_change_brings
             assert it.accepts("newest")
             assert not it.accepts("newer")
         assert found
+
+
+async def test_a_first_read_that_is_never_done_is_no_sync(
+    redis_server: RedisServer, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_source, "MAX_BACKOFF_S", 0.2)
+    ask, asked = Link.ask, 0
+
+    async def failing_ask(link: Link, scan: Any, mget: Any) -> None:
+        nonlocal asked
+        asked += 1
+        if asked % 5 == 0:
+            raise ConnectionResetError
+        await ask(link, scan, mget)
+
+    monkeypatch.setattr(Link, "ask", failing_ask)
+    async with following(redis_server, wait=False) as it:
+        await eventually(lambda: asked > 12)
+        assert it.size > 0
+        assert it.source.status()["last_sync_at"] is None
+        assert it.source.sync_lag_s is None
+        monkeypatch.setattr(Link, "ask", ask)
+        await eventually(lambda: it.source.connected)
+        assert it.source.status()["last_sync_at"] is not None
+
+
+async def test_an_answer_for_fewer_documents_than_were_asked_for_is_none(
+    redis_server: RedisServer, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers, shortened = Link.answers, False
+
+    async def short_answers(link: Link) -> Any:
+        nonlocal shortened
+        page, texts = await answers(link)
+        if texts and not shortened:
+            shortened = True
+            return page, texts[1:]
+        return page, texts
+
+    monkeypatch.setattr(Link, "answers", short_answers)
+    async with following(redis_server, wait=False) as it:
+        await eventually(lambda: it.source.last_error is not None)
+        assert "does not answer like Redis" in it.source.last_error
+        await eventually(lambda: it.size == 3 + COUNT)

@@ -67,6 +67,8 @@ async def test_a_reply_that_ends_early_is_a_lost_connection() -> None:
         b"+OK\r\n",
         b":1\r\n",
         b"$1\r\na\r\n",
+        b"*1\r\n\r\n\r\n",
+        b"*2\r\n\r\n\r\n$1\r\na\r\n",
         b"*1\r\n:1\r\n",
         b"*1\r\n*0\r\n",
         b"*1\r\n$x\r\n",
