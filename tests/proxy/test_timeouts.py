@@ -65,12 +65,11 @@ async def test_empty_lines_in_pieces_keep_no_connection_open() -> None:
             if first:
                 await read_answer(reader)
             sending = asyncio.create_task(reader.read(-1))
-            for _ in range(1_000):
+            for piece in (b"\r", b"\n") * 1_000:
                 if sending.done() or writer.transport.is_closing():
                     break
-                for piece in (b"\r", b"\n"):
-                    writer.write(piece)
-                    await asyncio.sleep(0.005)
+                writer.write(piece)
+                await asyncio.sleep(0.005)
             await asyncio.wait([sending], timeout=SOON)
             assert sending.done()
             await asyncio.gather(sending, return_exceptions=True)
