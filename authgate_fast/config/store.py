@@ -143,9 +143,8 @@ class Configuration:
         self._houses: dict[str, _House] = {}
         self._hosts = HostClaims()
         self._is_working = False
-        self._unsettled: set[str] = (
-            set()
-        )  # gateways whose consumers have changed, and clashes among them not been told
+        self._unsettled: set[str] = set()
+        """Gateways whose consumers have changed, while what that means for clashes has not been told."""
 
     def apply(self, changes: Mapping[DocumentKey, Raw], *, becomes_ready: bool = False) -> None:
         """Take `changes` in; None deletes. `becomes_ready`: with them the configuration is whole.
@@ -243,9 +242,9 @@ class Configuration:
         finally:
             gateways = dict.fromkeys([one[0][1] for one in news])
             self._unsettled.update(gateways)
+            self._settle()
             for gateway in gateways:
                 self._forget_if_empty(gateway)
-            self._settle()
             self.revision += intake.changes != before
 
     def _settle(self) -> None:

@@ -219,3 +219,13 @@ def test_clashes_of_a_start_are_told_once_when_all_of_it_is_there(caplog: pytest
     for _ in configuration.take_consumers_steps([(consumer("d"), text)]):
         pass
     assert len(configuration.refused) == 3, "afterwards at once"
+
+
+def test_a_clash_goes_with_the_last_consumers_of_a_gateway_that_has_no_document() -> None:
+    configuration = Configuration()
+    configuration.apply({}, becomes_ready=True)
+    text = b'{"api_key_sha256": "%s"}' % hash_of("one").encode()
+    configuration.apply({consumer("a"): text, consumer("b"): text})
+    assert configuration.refused
+    configuration.apply({consumer("a"): None, consumer("b"): None})
+    assert not configuration.refused
